@@ -1,0 +1,28 @@
+"""Data sets: one file each, one line each in ``REGISTRY``."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from edgeseg.data.base import Dataset, Sample
+from edgeseg.errors import DataError
+
+__all__ = ["REGISTRY", "Dataset", "Sample", "open_dataset"]
+
+REGISTRY = {
+    "camvid": "edgeseg.data.camvid:CamVid",
+}
+
+
+def open_dataset(uri: str, split: str) -> Dataset:
+    """The data set that ``NAME:ARGUMENT`` names, e.g. ``camvid:/data/CamVid``; what follows the colon is the class's own.
+
+    Raises:
+        DataError: unknown name, missing directory or split.
+    """
+    name, _, argument = uri.partition(":")
+    if name not in REGISTRY:
+        raise DataError(f"--data {uri}: unknown data set {name!r}", f"NAME:PATH with NAME in {', '.join(sorted(REGISTRY))}")
+    module, _, cls = REGISTRY[name].partition(":")
+    dataset: Dataset = getattr(import_module(module), cls)(argument, split)
+    return dataset

@@ -1,0 +1,120 @@
+"""What every data set is: a list of named image and label-map pairs with classes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseg.errors import DataError
+from edgeseg.files import sha256_json
+from edgeseg.manifest import ClassInfo
+
+IGNORE = 255
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled frame.
+
+    Attributes:
+        image: (H, W, 3) uint8, BGR.
+        labels: (H, W) uint8, class index or 255 where there is no truth.
+        id: name of the frame, unique in its data set over all splits.
+    """
+
+    image: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    id: str
+
+
+class Dataset(ABC):
+    """A split of a data set. Subclasses fill ``name``, ``classes``, ``licence`` and the two abstract methods."""
+
+    name: ClassVar[str]
+    licence: ClassVar[str]
+    classes: tuple[ClassInfo, ...]
+    split: str
+
+    @abstractmethod
+    def ids(self) -> list[str]:
+        """Names of the frames, in order."""
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Sample: ...
+
+    def __len__(self) -> int:
+        return len(self.ids())
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[index] for index in range(len(self)))
+
+    def digest(self) -> str:
+        """SHA-256 of the list of ids."""
+        return sha256_json([self.name, self.ids()])
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """A picture as (H, W, 3) uint8 BGR; EXIF rotation is not applied, as label maps have none.
+
+    Raises:
+        DataError: missing or not a picture.
+    """
+    image = _decode(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    return np.ascontiguousarray(image, dtype=np.uint8)
+
+
+def read_indices(path: Path) -> NDArray[np.uint8]:
+    """A label PNG as (H, W) uint8 of the stored indices; a palette is not applied.
+
+    Raises:
+        DataError: missing, not a picture, or not single-channel.
+    """
+    from PIL import Image, UnidentifiedImageError  # OpenCV applies the palette; Pillow does not.
+
+    try:
+        with Image.open(path) as picture:
+            if picture.mode not in ("P", "L"):
+                raise DataError(f"{path}: label picture of mode {picture.mode}", "palette (P) or grey (L) PNG of class indices")
+            return np.array(picture, dtype=np.uint8)
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+        raise DataError(f"{path}: cannot read the label picture ({error})", "a PNG of class indices") from error
+
+
+def check_labels(labels: NDArray[np.uint8], num_classes: int, path: Path, ignore: int = IGNORE) -> None:
+    """Refuse a label that is neither a class nor ``ignore``.
+
+    Raises:
+        DataError: names the file, the value and the first pixel (x, y) that has it.
+    """
+    bad = (labels >= num_classes) & (labels != ignore)
+    if bad.any():
+        y, x = np.argwhere(bad)[0]
+        raise DataError(f"{path}: label {labels[y, x]} at pixel (x={x}, y={y})", f"0..{num_classes - 1} or {ignore} (ignore)")
+
+
+def check_pair(image: NDArray[np.uint8], labels: NDArray[np.uint8], path: Path) -> None:
+    """Refuse a label map of another size than its picture.
+
+    Raises:
+        DataError: names the file and both sizes.
+    """
+    if image.shape[:2] != labels.shape:
+        raise DataError(f"{path}: label map of {labels.shape[1]}x{labels.shape[0]} px", f"{image.shape[1]}x{image.shape[0]} px as its picture")
+
+
+def _decode(path: Path, flags: int) -> NDArray[np.uint8]:
+    try:
+        data = np.fromfile(path, dtype=np.uint8)
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}", "a picture") from error
+    image = cv2.imdecode(data, flags) if data.size else None
+    if image is None:
+        raise DataError(f"{path}: cannot decode the picture ({data.size} bytes)", "a JPEG, PNG or other picture OpenCV reads")
+    return image

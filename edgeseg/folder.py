@@ -1,0 +1,140 @@
+"""The model folder: the one thing every step reads and writes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from edgeseg.errors import EdgesegError, ManifestError
+from edgeseg.files import atomic_directory, file_lock, sha256_file
+from edgeseg.manifest import FileInfo, Manifest, Measurement, load_manifest
+
+MANIFEST, WEIGHTS, GRAPH, RANGES, ENGINES = "model.json", "model.safetensors", "model.onnx", "ranges.json", "engines"
+
+
+def home() -> Path:
+    """Where working copies of shipped models live: ``$EDGESEG_HOME``, else the user's cache directory."""
+    if configured := os.environ.get("EDGESEG_HOME"):
+        return Path(configured)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeseg"
+
+
+def zoo_directory() -> Path:
+    """The read-only directory of the models shipped in the package."""
+    return Path(str(resources.files("edgeseg") / "zoo"))
+
+
+def shipped_models() -> list[str]:
+    """Names of the models shipped in the package."""
+    root = zoo_directory()
+    return sorted(path.name for path in root.iterdir() if (path / MANIFEST).is_file()) if root.is_dir() else []
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A directory with a ``model.json`` and the files it names."""
+
+    path: Path
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest as it is on disk now."""
+        return load_manifest(self.path / MANIFEST)
+
+    @property
+    def weights(self) -> Path:
+        return self.path / WEIGHTS
+
+    @property
+    def graph(self) -> Path:
+        return self.path / GRAPH
+
+    @property
+    def ranges(self) -> Path:
+        return self.path / RANGES
+
+    @property
+    def engines(self) -> Path:
+        return self.path / ENGINES
+
+    def require(self, name: str, fix: str) -> Path:
+        """The verified path of file ``name``.
+
+        Raises:
+            ManifestError: it is not in the manifest, is missing, or its SHA-256 differs from the manifest's.
+        """
+        info, path = self.manifest.files.get(name), self.path / name
+        if info is None or not path.is_file():
+            raise ManifestError(f"{self.path}: no {name}", f"a model folder that has one ($.files.{name})", fix)
+        if path.stat().st_size != info.bytes or (found := sha256_file(path)) != info.sha256:
+            got = f"{path.stat().st_size} bytes" if path.stat().st_size != info.bytes else f"sha256 {found[:12]}..."
+            raise ManifestError(
+                f"{self.path / MANIFEST} $.files.{name}: the file has {got}",
+                f"{info.bytes} bytes, sha256 {info.sha256[:12]}...",
+                f"restore {name}, or {fix}",
+            )
+        return path
+
+    def update(self, **changes: object) -> Manifest:
+        """Replace top-level manifest keys under a lock and save; returns the new manifest."""
+        with file_lock(self.path / ".lock"):
+            manifest = self.manifest.model_copy(update=changes)
+            manifest.save(self.path / MANIFEST)
+            return manifest
+
+    def register(self, *names: str, **changes: object) -> Manifest:
+        """Record the size and SHA-256 of files just written, together with other manifest changes."""
+        with file_lock(self.path / ".lock"):
+            manifest = self.manifest
+            entries = {name: describe_file(self.path / name) for name in names}
+            manifest = manifest.model_copy(update={"files": {**manifest.files, **entries}, **changes})
+            manifest.save(self.path / MANIFEST)
+            return manifest
+
+    def add_measurement(self, measurement: Measurement) -> None:
+        """Keep a figure; an older one of the same kind, backend, precision, data and machine is replaced."""
+
+        def key(item: Measurement) -> tuple[str, ...]:
+            return item.what, item.backend, item.precision, item.data, item.machine
+
+        with file_lock(self.path / ".lock"):
+            manifest = self.manifest
+            kept = [item for item in manifest.measurements if key(item) != key(measurement)]
+            manifest.model_copy(update={"measurements": [*kept, measurement]}).save(self.path / MANIFEST)
+
+
+def describe_file(path: Path) -> FileInfo:
+    """Size and SHA-256 of ``path``."""
+    return FileInfo(sha256=sha256_file(path), bytes=path.stat().st_size)
+
+
+def open_folder(model: str | Path) -> ModelFolder:
+    """The model folder at a path, or the working copy of a shipped model of that name.
+
+    Raises:
+        EdgesegError: neither; the message lists the shipped names.
+    """
+    path = Path(model)
+    if (path / MANIFEST).is_file():
+        load_manifest(path / MANIFEST)
+        return ModelFolder(path)
+    if str(model) in shipped_models():
+        return _working_copy(str(model))
+    shipped = ", ".join(shipped_models()) or "none"
+    raise EdgesegError(f"{model}: no model folder", f"a directory with a {MANIFEST}, or a shipped model ({shipped})", "see `edgeseg zoo`")
+
+
+def _working_copy(name: str) -> ModelFolder:
+    # Engines and ranges are written beside the model, and site-packages may be read-only.
+    source, target = zoo_directory() / name, home() / "models" / name
+    stamp = sha256_file(source / MANIFEST)
+    with file_lock(home() / "models" / f".{name}.lock"):
+        marker = target / ".shipped"
+        if not marker.is_file() or marker.read_text() != stamp:
+            with atomic_directory(target) as temporary:
+                shutil.copytree(source, temporary, dirs_exist_ok=True)
+                (temporary / marker.name).write_text(stamp)
+    return ModelFolder(target)

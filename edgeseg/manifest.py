@@ -1,0 +1,195 @@
+"""``model.json``: what a model is, how a frame enters it, what it gives, and what was measured of it.
+
+It is the only source of preprocessing: training, evaluation, calibration and the live app all read ``Manifest.input``.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from edgeseg.errors import ManifestError
+from edgeseg.files import write_json
+
+FORMAT = "edgeseg-model"
+VERSION = 1
+
+Byte = Annotated[int, Field(ge=0, le=255)]
+Size = Annotated[int, Field(gt=0, le=16384)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+OutputKind = Literal["logits", "softmax", "sigmoid", "labels"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class ClassInfo(_Strict):
+    """One class: its name and the colour (R, G, B) it is drawn in. Its label is its place in the list."""
+
+    name: str
+    colour: tuple[Byte, Byte, Byte]
+
+
+class InputSpec(_Strict):
+    """The image input: ``x = (pixel * scale - mean) / std`` per channel, resized by ``resize``, NCHW float32.
+
+    ``mean`` and ``std`` follow ``colour_order`` and are in the units of ``pixel * scale`` (0..1 by default).
+    """
+
+    name: str = "image"
+    width: Size
+    height: Size
+    batch: Annotated[int, Field(gt=0, le=1024)] = 1
+    dynamic: bool = False
+    channels: Literal[1, 3] = 3
+    colour_order: Literal["rgb", "bgr", "grey"] = "rgb"
+    scale: Annotated[float, Field(gt=0)] = 1 / 255
+    mean: tuple[float, ...]
+    std: tuple[Annotated[float, Field(gt=0)], ...]
+    resize: Literal["stretch"] = "stretch"
+    interpolation: Literal["bilinear"] = "bilinear"
+
+    @model_validator(mode="after")
+    def _channels_agree(self) -> InputSpec:
+        if len(self.mean) != self.channels or len(self.std) != self.channels:
+            raise ValueError(f"mean has {len(self.mean)} and std {len(self.std)} values for {self.channels} channels")
+        if (self.colour_order == "grey") != (self.channels == 1):
+            raise ValueError(f"colour_order {self.colour_order!r} does not fit {self.channels} channels")
+        return self
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(N, C, H, W) of the tensor that enters the network."""
+        return self.batch, self.channels, self.height, self.width
+
+
+class OutputSpec(_Strict):
+    """The segmentation output. ``logits``, ``softmax`` and ``sigmoid`` are (N, C, h, w) float32, ``labels`` (N, h, w).
+
+    h and w may be smaller than the input: the label map is upsampled bilinearly (half-pixel) with the argmax fused.
+    One channel means two classes told apart by ``threshold`` on the sigmoid probability.
+    """
+
+    name: str = "logits"
+    kind: OutputKind = "logits"
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+
+class Architecture(_Strict):
+    """The network's registry name and keyword arguments, from which ``edgeseg.models.create`` makes it again."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+
+class FileInfo(_Strict):
+    """A file beside the manifest."""
+
+    sha256: Sha256
+    bytes: Annotated[int, Field(ge=0)]
+
+
+class Provenance(_Strict):
+    """Where the model came from: enough to make it again, and the licence of what it was trained on."""
+
+    created_by: str = ""
+    command: str = ""
+    seed: int | None = None
+    training_data: str = ""
+    licence: str = ""
+    notes: str = ""
+
+
+class Parity(_Strict):
+    """The exported graph against the PyTorch model on the same inputs, ONNX Runtime in float32."""
+
+    max_abs: float
+    max_rel: float
+    argmax_agreement: Annotated[float, Field(ge=0, le=1)]
+    tolerance_abs: float
+    opset: int
+    shapes: list[tuple[int, ...]]
+
+
+class Measurement(_Strict):
+    """A figure measured on this model, with what is needed to measure it again."""
+
+    what: str
+    backend: str
+    precision: str
+    machine: str
+    date: str
+    data: str = ""
+    values: dict[str, float]
+
+
+class Manifest(_Strict):
+    """The whole of ``model.json``."""
+
+    format: Literal["edgeseg-model"] = FORMAT
+    version: Literal[1] = VERSION
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    task: Literal["semantic"] = "semantic"
+    architecture: Architecture | None = None
+    classes: Annotated[list[ClassInfo], Field(min_length=1, max_length=256)]
+    ignore_label: Byte = 255
+    input: InputSpec
+    output: OutputSpec = OutputSpec()
+    files: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], FileInfo] = {}
+    provenance: Provenance = Provenance()
+    parity: Parity | None = None
+    measurements: list[Measurement] = []
+
+    @property
+    def class_names(self) -> list[str]:
+        return [item.name for item in self.classes]
+
+    def to_json(self) -> dict[str, Any]:
+        return self.model_dump(mode="json")
+
+    def save(self, path: Path) -> None:
+        """Write the manifest to ``path`` atomically."""
+        write_json(path, self.to_json())
+
+
+def _json_path(location: tuple[int | str, ...]) -> str:
+    return "$" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+
+
+def parse_manifest(text: str | bytes, origin: str = "model.json") -> Manifest:
+    """Parse and validate a manifest strictly.
+
+    Raises:
+        ManifestError: not JSON, another format or version, an unknown key, a wrong type or value; names the JSON path.
+    """
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(f"{origin}: not JSON ({error})", "a model.json written by edgeseg", "restore the file") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise ManifestError(f"{origin} $.format: not a model manifest", repr(FORMAT), "point at a model folder")
+    if document.get("version") != VERSION:
+        raise ManifestError(
+            f"{origin} $.version: {document.get('version')!r}", f"version {VERSION}", "use the edgeseg that wrote it, or export again"
+        )
+    try:
+        return Manifest.model_validate_json(json.dumps(document))
+    except ValidationError as error:
+        first = error.errors()[0]
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise ManifestError(
+            f"{origin} {_json_path(first['loc'])}: {first['msg']}, got {str(first.get('input'))[:80]!r}{more}",
+            fix="correct that key; docs/manifest.md lists all of them",
+        ) from error
+
+
+def load_manifest(path: Path) -> Manifest:
+    """Read and validate the manifest at ``path``."""
+    try:
+        return parse_manifest(path.read_bytes(), str(path))
+    except OSError as error:
+        raise ManifestError(f"{path}: {error.strerror}", "a model folder with a model.json") from error
