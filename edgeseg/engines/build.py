@@ -1,0 +1,133 @@
+"""Build an engine, or find the one that is still good."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeseg.engines import cache as engine_cache
+from edgeseg.engines.cache import INFO, Engine, cache_lock
+from edgeseg.engines.keys import check_threads, engine_fields, engine_key, target_profile
+from edgeseg.engines.lowering import freeze_shape
+from edgeseg.engines.session import BuildJob, Session, check_precision, default_threads, get_backend
+from edgeseg.errors import BackendError
+from edgeseg.files import atomic_directory, check_writable, write_json
+from edgeseg.folder import GRAPH, RANGES, ModelFolder
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["Engine", "build_engine", "load_engine", "prepared_graph"]
+
+Progress = Callable[[str], None]
+
+
+def build_engine(
+    folder: ModelFolder,
+    backend: str = "auto",
+    precision: str = "int8",
+    threads: int | None = None,
+    progress: Progress | None = None,
+    *,
+    frames: Sequence[np.ndarray] | None = None,
+    force: bool = False,
+) -> Engine:
+    """The engine of a model for this machine: from the cache when nothing it depends on changed, else built.
+
+    Args:
+        backend: a name in ``edgeseg.engines.REGISTRY`` or "auto", which measures and keeps the fastest (``select``).
+        precision: fp32, bf16, fp16, int8, or "auto" together with backend "auto".
+        threads: inference threads; all cores by default.
+        progress: told in words what is being done.
+        frames: (H, W, 3) uint8 BGR frames that "auto" judges accuracy on; synthetic ones by default.
+        force: build even if the cache has it.
+
+    Raises:
+        BackendError: a backend or precision that is not there; int8 without ranges.
+        CalibrationError: the ranges belong to another graph.
+    """
+    threads = threads or default_threads()
+    check_threads(threads)
+    if "auto" in (backend, precision):
+        from edgeseg.engines.select import choose
+
+        backend, precision = choose(folder, backend, precision, threads, progress=progress, frames=frames)
+    adapter = get_backend(backend)
+    check_precision(adapter, precision)
+    fields = engine_fields(folder, adapter, precision, threads)
+    if not force and (engine := engine_cache.find(folder, fields)):
+        return engine
+    _check_buildable(folder, backend, precision)
+    check_writable(folder.engines)
+    with cache_lock(folder):
+        # Another process may have built it while this one waited.
+        if not force and (engine := engine_cache.find(folder, fields)):
+            return engine
+        return _build(folder, adapter, fields, progress or (lambda _: None))
+
+
+def _check_buildable(folder: ModelFolder, backend: str, precision: str) -> None:
+    if backend != "torch":
+        folder.require(GRAPH, f"run `edgeseg export {folder.path}`")
+    if precision == "int8" and (RANGES not in folder.manifest.files or not folder.ranges.is_file()):
+        fix = f"run `edgeseg calibrate {folder.path} --data DATA --split train`"
+        raise BackendError(f"{folder.path}: no {RANGES}, which int8 needs", "a calibrated model", fix)
+
+
+def _build(folder: ModelFolder, adapter: Any, fields: dict[str, Any], progress: Progress) -> Engine:
+    precision, threads = fields["precision"], fields["threads"]
+    target = folder.engines / engine_key(fields)
+    progress(f"building {adapter.NAME} {precision} for {threads} thread{'s' if threads > 1 else ''}")
+    started = time.monotonic()
+    with atomic_directory(target) as directory:
+        graph = cache(lambda: prepared_graph(folder, precision))
+        adapter.build(BuildJob(directory, folder, folder.manifest, precision, threads, graph))
+        info = engine_cache.describe(
+            directory,
+            fields,
+            build_seconds=round(time.monotonic() - started, 3),
+            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        )
+        write_json(directory / INFO, info)
+    return Engine(target, info)
+
+
+def prepared_graph(folder: ModelFolder, precision: str) -> onnx.ModelProto:
+    """The float graph in canonical form, or for int8 the Q/DQ graph of this machine's profile; shapes fixed.
+
+    Raises:
+        ManifestError: model.onnx or ranges.json differs from what the manifest says.
+        CalibrationError: ranges.json was made for another graph.
+    """
+    from calibration import Ranges, prepare, quantize
+    from edgeseg.onnx_guard import load_onnx
+
+    path = folder.require(GRAPH, f"run `edgeseg export {folder.path}`")
+    model = prepare(load_onnx(path))
+    if precision == "int8":
+        ranges = Ranges.load(folder.require(RANGES, f"run `edgeseg calibrate {folder.path} --data DATA --split train`"))
+        model = quantize(model, ranges, profile=target_profile())
+    spec = folder.manifest.input
+    return freeze_shape(model, spec.name, spec.shape)
+
+
+def load_engine(
+    folder: ModelFolder,
+    backend: str = "auto",
+    precision: str = "int8",
+    threads: int | None = None,
+    progress: Progress | None = None,
+    *,
+    frames: Sequence[np.ndarray] | None = None,
+) -> Session:
+    """Open the engine, building it first if it is absent, out of date or damaged.
+
+    Every file's SHA-256 is verified before a backend reads it.
+    """
+    engine = build_engine(folder, backend, precision, threads, progress, frames=frames)
+    return get_backend(engine.backend).load(engine.directory, engine.precision, int(engine.info["fields"]["threads"]))

@@ -1,0 +1,190 @@
+"""``auto``: measure every installed backend in every wanted precision and keep the fastest whose accuracy holds."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgeseg.engines.build import load_engine
+from edgeseg.engines.cache import CHOICE, cache_lock
+from edgeseg.engines.keys import engine_fields
+from edgeseg.engines.segmenter import Segmenter
+from edgeseg.engines.session import PRECISIONS, check_precision, get_backend, installed
+from edgeseg.errors import BackendError, EdgesegError
+from edgeseg.files import sha256_json, write_json
+from edgeseg.folder import RANGES, ModelFolder
+
+AGREEMENT = {"fp32": 0.999, "bf16": 0.985, "fp16": 0.99, "int8": 0.97}
+"""Least share of pixels whose class must agree with ONNX Runtime in float32 for a precision to be chosen."""
+
+_ROUNDS, _RUNS, _FRAMES = 5, 4, 4
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One backend and precision as measured: median engine latency, and agreement with the float32 reference."""
+
+    backend: str
+    precision: str
+    latency_ms: float
+    argmax_agreement: float
+    holds: bool
+
+
+def synthetic_frames(height: int, width: int, count: int = _FRAMES, seed: int = 0) -> list[np.ndarray]:
+    """Frames of soft gradients with flat shapes and a little noise, (height, width, 3) uint8: edges and areas as in scenes."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
+    frames = []
+    for _ in range(count):
+        tilt = rng.uniform(-1, 1, (2, 3)).astype(np.float32)
+        frame = 128 + 90 * (rows[..., None] / height - 0.5) * tilt[0] + 90 * (columns[..., None] / width - 0.5) * tilt[1]
+        for _ in range(12):
+            top, left = rng.integers(0, height), rng.integers(0, width)
+            bottom, right = top + rng.integers(2, height // 2 + 3), left + rng.integers(2, width // 2 + 3)
+            frame[top:bottom, left:right] = rng.uniform(0, 255, 3)
+        frame += rng.normal(0, 4, frame.shape)
+        frames.append(np.clip(frame, 0, 255).astype(np.uint8))
+    return frames
+
+
+def choose(
+    folder: ModelFolder,
+    backend: str,
+    precision: str,
+    threads: int,
+    progress: Progress | None = None,
+    frames: Sequence[np.ndarray] | None = None,
+) -> tuple[str, str]:
+    """The (backend, precision) to use here: as recorded in the folder while nothing it rests on changed, else measured.
+
+    Raises:
+        BackendError: nothing that was asked for runs here and keeps the accuracy; says how near each came.
+    """
+    wanted = _wanted(folder, backend, precision)
+    reasons = [f"{name} {kind}: {reason}" for name, kind in wanted if (reason := _refusal(name, kind))]
+    usable = [pair for pair in wanted if not _refusal(*pair)]
+    if not usable:
+        raise BackendError(f"nothing here runs {precision} on backend {backend}: {'; '.join(reasons)}", fix="see `edgeseg doctor`")
+    basis = {f"{name}/{kind}": engine_fields(folder, get_backend(name), kind, threads) for name, kind in usable}
+    stamp = sha256_json(basis)
+    if recorded := _recorded(folder, stamp):
+        return recorded
+    measured = measure(folder, usable, threads, progress, frames)
+    good = [item for item in measured if item.holds]
+    if not good:
+        raise _nothing_holds(folder, measured)
+    best = min(good, key=lambda item: item.latency_ms)
+    _record(folder, stamp, best, measured)
+    return best.backend, best.precision
+
+
+def _wanted(folder: ModelFolder, backend: str, precision: str) -> list[tuple[str, str]]:
+    backends = installed() if backend == "auto" else [get_backend(backend).NAME]
+    calibrated = RANGES in folder.manifest.files
+    if precision != "auto":
+        # Torch is the reference, slow on a CPU and absent from devices: it serves only when asked for by name.
+        return [(name, precision) for name in backends if name != "torch" or backend == "torch"]
+    kinds = [kind for kind in PRECISIONS if kind != "int8" or calibrated]
+    return [(name, kind) for name in backends for kind in kinds if name != "torch" or backend == "torch"]
+
+
+def _refusal(backend: str, precision: str) -> str:
+    try:
+        check_precision(get_backend(backend), precision)
+    except BackendError as error:
+        return error.what
+    return ""
+
+
+def measure(
+    folder: ModelFolder,
+    pairs: Sequence[tuple[str, str]],
+    threads: int,
+    progress: Progress | None = None,
+    frames: Sequence[np.ndarray] | None = None,
+) -> list[Candidate]:
+    """Build and measure each (backend, precision): engine latency in turns, so that a busy moment hits all alike."""
+    tell = progress or (lambda _: None)
+    spec = folder.manifest.input
+    frames = list(frames) if frames else synthetic_frames(spec.height, spec.width)
+    reference = _reference_labels(folder, threads, frames)
+    segmenters: dict[tuple[str, str], Segmenter] = {}
+    failures: list[EdgesegError] = []
+    for name, kind in pairs:
+        try:
+            segmenters[name, kind] = Segmenter(load_engine(folder, name, kind, threads, tell), folder.manifest, threads)
+        except EdgesegError as error:
+            tell(f"{name} {kind} is left out: {error}")
+            failures.append(error)
+    if not segmenters:
+        raise failures[0]
+    tell(f"measuring {', '.join(f'{name} {kind}' for name, kind in segmenters)}")
+    agreements = {pair: _agreement(segmenter, frames, reference) for pair, segmenter in segmenters.items()}
+    latencies = _latencies(segmenters, frames[0])
+    for segmenter in segmenters.values():
+        segmenter.close()
+    return [Candidate(*pair, latencies[pair], agreements[pair], agreements[pair] >= AGREEMENT[pair[1]]) for pair in segmenters]
+
+
+def _reference_labels(folder: ModelFolder, threads: int, frames: Sequence[np.ndarray]) -> list[np.ndarray]:
+    name = "ort" if "ort" in installed() else installed()[0]
+    with Segmenter(load_engine(folder, name, "fp32", threads), folder.manifest, threads) as reference:
+        return [reference(frame) for frame in frames]
+
+
+def _agreement(segmenter: Segmenter, frames: Sequence[np.ndarray], reference: Sequence[np.ndarray]) -> float:
+    return float(np.mean([np.mean(segmenter(frame) == labels) for frame, labels in zip(frames, reference, strict=True)]))
+
+
+def _latencies(segmenters: dict[tuple[str, str], Segmenter], frame: np.ndarray) -> dict[tuple[str, str], float]:
+    times: dict[tuple[str, str], list[float]] = {pair: [] for pair in segmenters}
+    buffers = {pair: (item.preprocess(frame), item.allocate_output()) for pair, item in segmenters.items()}
+    for _ in range(_ROUNDS):
+        for pair, segmenter in segmenters.items():
+            tensor, out = buffers[pair]
+            segmenter.infer(tensor, out)  # the first run after another engine finds cold caches
+            for _ in range(_RUNS):
+                started = time.perf_counter_ns()
+                segmenter.infer(tensor, out)
+                times[pair].append((time.perf_counter_ns() - started) / 1e6)
+    return {pair: float(np.median(values)) for pair, values in times.items()}
+
+
+def _nothing_holds(folder: ModelFolder, measured: Sequence[Candidate]) -> BackendError:
+    rows = "; ".join(f"{item.backend} {item.precision} agrees on {item.argmax_agreement:.2%}" for item in measured)
+    bound = AGREEMENT[measured[0].precision]
+    return BackendError(
+        f"no engine keeps the accuracy: {rows}",
+        f"at least {bound:.1%} of pixels as in float32",
+        f"`edgeseg calibrate {folder.path}` with more or other images or another --method, or --precision fp32",
+    )
+
+
+def recorded_choices(folder: ModelFolder) -> list[dict[str, Any]]:
+    """What ``auto`` chose in this folder, newest last: {"stamp", "backend", "precision", "candidates"}."""
+    try:
+        choices = json.loads((folder.engines / CHOICE).read_bytes())["choices"]
+        return [item for item in choices if {"stamp", "backend", "precision", "candidates"} <= item.keys()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+
+
+def _recorded(folder: ModelFolder, stamp: str) -> tuple[str, str] | None:
+    for item in recorded_choices(folder):
+        if item["stamp"] == stamp:
+            return str(item["backend"]), str(item["precision"])
+    return None
+
+
+def _record(folder: ModelFolder, stamp: str, best: Candidate, measured: Sequence[Candidate]) -> None:
+    entry = {"stamp": stamp, "backend": best.backend, "precision": best.precision, "candidates": [vars(item) for item in measured]}
+    with cache_lock(folder):
+        kept = [item for item in recorded_choices(folder) if item["stamp"] != stamp][-15:]
+        write_json(folder.engines / CHOICE, {"choices": [*kept, entry]})
