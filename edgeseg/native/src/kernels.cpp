@@ -1,0 +1,18 @@
+// Compiled once per instruction set: everything below lies in namespace edgeseg::EDGESEG_ISA.
+// No templates of the standard library here: the linker would keep one copy for all, maybe the AVX-512 one.
+#include "kernels.h"
+#include "overlay.h"
+#include "preprocess.h"
+#include "upsample.h"
+
+namespace edgeseg {
+namespace EDGESEG_ISA {
+
+#define EDGESEG_STRING_(x) #x
+#define EDGESEG_STRING(x) EDGESEG_STRING_(x)
+
+extern const Kernels table;
+const Kernels table = {EDGESEG_STRING(EDGESEG_ISA), preprocess, upsample_argmax, upsample_threshold, overlay};
+
+}  // namespace EDGESEG_ISA
+}  // namespace edgeseg
