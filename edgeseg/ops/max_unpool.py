@@ -1,0 +1,114 @@
+"""Max-pooling with indices and max-unpooling: plain reference, PyTorch operators that export, index conventions.
+
+PyTorch counts an index inside its (H, W) plane; ONNX inside the whole (N, C, H, W) tensor (MaxPool-11, MaxUnpool-11).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@torch.library.custom_op("edgeseg::max_pool_indices", mutates_args=())
+def max_pool_indices(x: Tensor, kernel: int, stride: int) -> tuple[Tensor, Tensor]:
+    """Pool (N, C, H, W) without padding; values (N, C, h, w) and per-plane indices int64, the first of equal maxima."""
+    values, indices = F.max_pool2d(x, kernel, stride, return_indices=True)
+    return values.contiguous(), indices.contiguous()
+
+
+@max_pool_indices.register_fake
+def _(x: Tensor, kernel: int, stride: int) -> tuple[Tensor, Tensor]:
+    height, width = ((size - kernel) // stride + 1 for size in x.shape[-2:])
+    shape = (*x.shape[:2], height, width)
+    return x.new_empty(shape), x.new_empty(shape, dtype=torch.int64)
+
+
+def _pool_context(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, int, int], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(output[1])
+    ctx.input_size = inputs[0].shape[-2:]  # type: ignore[attr-defined]
+    ctx.disjoint = inputs[1] <= inputs[2]  # type: ignore[attr-defined]
+
+
+def _pool_backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
+    (indices,) = ctx.saved_tensors  # type: ignore[attr-defined]
+    height, width = ctx.input_size  # type: ignore[attr-defined]
+    flat = grad.new_zeros(*grad.shape[:2], height * width)
+    # Overlapping windows may share a maximum, whose gradients add up.
+    flat.scatter_add_(2, indices.flatten(2), grad.flatten(2))
+    return flat.view(*grad.shape[:2], height, width), None, None
+
+
+max_pool_indices.register_autograd(_pool_backward, setup_context=_pool_context)
+
+
+@torch.library.custom_op("edgeseg::max_unpool", mutates_args=())
+def max_unpool(x: Tensor, indices: Tensor, height: int, width: int) -> Tensor:
+    """Put each value of (N, C, h, w) where its per-plane index says in zeros (N, C, height, width).
+
+    Where two values name one place the later in row-major order stays.
+
+    Raises:
+        ValueError: an index outside 0 .. height * width - 1.
+    """
+    if indices.numel() and (int(indices.min()) < 0 or int(indices.max()) >= height * width):
+        raise ValueError(f"max_unpool: indices {int(indices.min())}..{int(indices.max())}, expected 0..{height * width - 1}")
+    flat = x.new_zeros(*x.shape[:2], height * width)
+    flat.scatter_(2, indices.flatten(2), x.flatten(2).contiguous())
+    return flat.view(*x.shape[:2], height, width)
+
+
+@max_unpool.register_fake
+def _(x: Tensor, indices: Tensor, height: int, width: int) -> Tensor:
+    return x.new_empty(*x.shape[:2], height, width)
+
+
+def _unpool_context(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, Tensor, int, int], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[1])
+
+
+def _unpool_backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    (indices,) = ctx.saved_tensors  # type: ignore[attr-defined]
+    return grad.flatten(2).gather(2, indices.flatten(2)).view_as(indices), None, None, None
+
+
+max_unpool.register_autograd(_unpool_backward, setup_context=_unpool_context)
+
+
+def max_unpool_reference(
+    x: NDArray[np.float64], indices: NDArray[np.int64], size: tuple[int, int]
+) -> NDArray[np.float64]:
+    """The definition in plain loops: (N, C, h, w) float64 and per-plane int64 indices to (N, C, H, W).
+
+    Raises:
+        ValueError: an index outside the plane.
+    """
+    out = np.zeros((*x.shape[:2], size[0] * size[1]))
+    for n, c, i, j in np.ndindex(*x.shape):
+        index = int(indices[n, c, i, j])
+        if not 0 <= index < size[0] * size[1]:
+            raise ValueError(f"max_unpool: index {index}, expected 0..{size[0] * size[1] - 1}")
+        out[n, c, index] = x[n, c, i, j]
+    return out.reshape(*x.shape[:2], *size)
+
+
+def to_onnx_indices(indices: NDArray[np.int64], size: tuple[int, int]) -> NDArray[np.int64]:
+    """Per-plane indices (N, C, h, w) to ONNX's whole-tensor ones for planes of ``size``."""
+    n, c = indices.shape[:2]
+    planes = np.arange(n * c, dtype=np.int64).reshape(n, c, 1, 1)
+    return indices + planes * (size[0] * size[1])
+
+
+def from_onnx_indices(indices: NDArray[np.int64], size: tuple[int, int]) -> NDArray[np.int64]:
+    """ONNX's whole-tensor indices (N, C, h, w) to per-plane ones.
+
+    Raises:
+        ValueError: an index that lies in another plane than its own.
+    """
+    plane = size[0] * size[1]
+    local = indices - to_onnx_indices(np.zeros_like(indices), size)
+    if ((local < 0) | (local >= plane)).any():
+        raise ValueError("from_onnx_indices: an index lies outside its own plane")
+    return local

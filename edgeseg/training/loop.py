@@ -1,0 +1,257 @@
+"""The training loop: model folder in the making, a checkpoint an epoch, the best weights on the validation split kept."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from edgeseg import __version__, models
+from edgeseg.data import open_dataset
+from edgeseg.data.base import Dataset
+from edgeseg.data.transforms import Augment
+from edgeseg.errors import EdgesegError
+from edgeseg.files import atomic_path, check_writable, write_json
+from edgeseg.folder import MANIFEST, WEIGHTS, ModelFolder
+from edgeseg.manifest import Architecture, InputSpec, Manifest, Provenance
+from edgeseg.models.weights import load_weights
+from edgeseg.training.batches import TrainBatches, normalise
+from edgeseg.training.checkpoint import load_checkpoint, save_checkpoint
+from edgeseg.training.config import TrainConfig
+from edgeseg.training.distributed import World, join_world
+from edgeseg.training.log import RunLog, write_picture
+from edgeseg.training.losses import Loss, make_loss, median_frequency_weights, shrink_labels
+from edgeseg.training.optimiser import WeightAverage, learning_rate, make_optimiser
+from edgeseg.training.validate import validate
+
+RUN = "training"
+Progress = Callable[[int, int, str], None]
+
+
+def train(
+    config: TrainConfig,
+    directory: Path,
+    weights: Path | None = None,
+    resume: bool = False,
+    command: str = "",
+    progress: Progress = lambda done, total, text: None,
+) -> ModelFolder:
+    """Train as ``config`` says into the model folder ``directory``.
+
+    Args:
+        weights: a .safetensors or .pth file to start from (a backbone's or a whole network's).
+        resume: go on from the folder's checkpoint.
+        command: what the user typed, kept in the manifest.
+        progress: called with (steps done, steps in all, what happened).
+
+    Raises:
+        EdgesegError: the folder is in use by another run, cannot be written, or the loss is no longer finite.
+    """
+    with join_world() as world:
+        torch.manual_seed(config.seed)
+        folder = _prepare_folder(config, directory, resume, command, world)
+        run = _Run(config, folder, world, weights)
+        if resume:
+            run.restore(load_checkpoint(folder.path / RUN / "checkpoint.pt"))
+        run.go(progress)
+        world.barrier()
+    return folder
+
+
+def _prepare_folder(config: TrainConfig, directory: Path, resume: bool, command: str, world: World) -> ModelFolder:
+    folder = ModelFolder(directory)
+    if world.leads:
+        check_writable(directory)
+        if (directory / RUN / "checkpoint.pt").exists() and not resume:
+            raise EdgesegError(f"{directory}: already holds a training run", "a new directory", "give --resume, or another -o")
+        if not (directory / MANIFEST).exists():
+            _new_manifest(config, directory.resolve().name, command).save(directory / MANIFEST)
+        write_json(directory / RUN / "config.json", config.to_json())
+    world.barrier()
+    return folder
+
+
+def _new_manifest(config: TrainConfig, name: str, command: str) -> Manifest:
+    dataset = open_dataset(config.data, config.split)
+    width, height = config.size
+    return Manifest(
+        name=name,
+        architecture=Architecture(name=config.arch, options=config.options),
+        classes=list(dataset.classes),
+        input=InputSpec(width=width, height=height, mean=config.mean, std=config.std),
+        provenance=Provenance(
+            created_by=f"edgeseg {__version__}",
+            command=command,
+            seed=config.seed,
+            training_data=f"{dataset.name} {config.split} ({len(dataset)} frames)",
+            licence=dataset.licence,
+        ),
+    )
+
+
+class _Run:
+    """The state of a run: network, optimiser, average, best figure."""
+
+    def __init__(self, config: TrainConfig, folder: ModelFolder, world: World, weights: Path | None) -> None:
+        self.config, self.folder, self.world = config, folder, world
+        manifest = folder.manifest
+        network = models.create(config.arch, num_classes=len(manifest.classes), **config.options)
+        if weights is not None:
+            load_weights(network, weights)
+        self.network = network.to(world.device).to(memory_format=torch.channels_last)
+        self.parallel = world.wrap(self.network)
+        self.optimiser = make_optimiser(self.network, config)
+        self.average = WeightAverage(self.network, config.ema) if config.ema else None
+        self.train_set = open_dataset(config.data, config.split)
+        self.val_set = open_dataset(config.data, config.val_split)
+        self.batches = self._make_batches()
+        self.loss: Loss = self._make_loss(len(manifest.classes))
+        self.epoch, self.best = 0, -1.0
+
+    def _make_batches(self) -> TrainBatches:
+        config = self.config
+        width, height = config.size
+        augment = Augment(config.crop or (height, width), config.scale, colour=config.colour, base=(height, width))
+        return TrainBatches(
+            self.train_set, augment, config.batch, config.seed, config.workers, self.world.rank, self.world.size
+        )
+
+    def _make_loss(self, num_classes: int) -> Loss:
+        if not self.config.balance:
+            return make_loss(self.config.loss)
+        frequencies = median_frequency_weights(_label_maps(self.train_set), num_classes, self.config.balance)
+        return make_loss(self.config.loss, torch.from_numpy(frequencies).to(self.world.device))
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up the state that ``state`` holds."""
+        if state["config"] != _essence(self.config):
+            changed = [key for key, value in _essence(self.config).items() if state["config"].get(key) != value]
+            raise EdgesegError(f"--resume with other settings: {', '.join(changed)}", "the settings of the run", "start a new run with another -o")
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.average:
+            self.average.network.load_state_dict(state["average"])
+            self.average.steps = state["average_steps"]
+        self.epoch, self.best = state["epoch"], state["best"]
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "config": _essence(self.config),
+            "epoch": self.epoch,
+            "best": self.best,
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "average": self.average.network.state_dict() if self.average else {},
+            "average_steps": self.average.steps if self.average else 0,
+        }
+
+    def go(self, progress: Progress) -> None:
+        """Run the epochs that are left."""
+        log = RunLog(self.folder.path / RUN, self.epoch) if self.world.leads else None
+        try:
+            while self.epoch < self.config.epochs:
+                values = self._epoch(progress)
+                self.epoch += 1
+                if log is not None:
+                    if self.epoch % self.config.eval_every == 0 or self.epoch == self.config.epochs:
+                        values |= self._validate()
+                    log.add(self.epoch, values)
+                    save_checkpoint(self.folder.path / RUN / "checkpoint.pt", self.state())
+                    progress(self.epoch * len(self.batches), self._total, _describe(self.epoch, values, self.best))
+                self.world.barrier()
+        finally:
+            if log is not None:
+                log.close()
+
+    @property
+    def _total(self) -> int:
+        return self.config.epochs * len(self.batches)
+
+    def _epoch(self, progress: Progress) -> dict[str, float]:
+        # Seeded anew each epoch, so that dropout too is the same after an interruption.
+        torch.manual_seed(self.config.seed * 1_000_003 + self.epoch * 1009 + self.world.rank)
+        self.network.train()
+        started, total = time.monotonic(), 0.0
+        done = self.epoch * len(self.batches)
+        for step, (frames, labels) in enumerate(self.batches.epoch(self.epoch)):
+            rate = learning_rate(self.config, self.epoch + step / len(self.batches))
+            loss = self._step(frames, labels, rate)
+            total += loss
+            progress(done + step + 1, self._total, f"epoch {self.epoch + 1}/{self.config.epochs} loss {loss:.3f}")
+        seconds = time.monotonic() - started
+        frames_seen = len(self.batches) * self.config.batch * self.world.size
+        mean = self.world.mean(total / len(self.batches))
+        return {"lr": rate, "loss": mean, "seconds": seconds, "frames_per_s": frames_seen / seconds}
+
+    def _step(self, frames: Tensor, labels: Tensor, rate: float) -> float:
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        device = self.world.device
+        x = normalise(frames.to(device), self.folder_input).to(memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.config.bf16):
+            outputs = self.parallel(x)
+        loss = self._total_loss(outputs, labels.to(device).long())
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise EdgesegError(f"loss {value} in epoch {self.epoch + 1}", "a finite loss", "lower --lr, or resume with --no-bf16")
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
+        self.optimiser.step()
+        if self.average:
+            self.average.update(self.network)
+        return value
+
+    @property
+    def folder_input(self) -> InputSpec:
+        if not hasattr(self, "_input"):
+            self._input = self.folder.manifest.input
+        return self._input
+
+    def _total_loss(self, outputs: Tensor | list[Tensor], labels: Tensor) -> Tensor:
+        main, *extra = outputs if isinstance(outputs, list) else [outputs]
+        loss = self.loss(main, labels)
+        for auxiliary in extra:
+            loss = loss + self.config.aux_weight * self.loss(auxiliary, shrink_labels(labels, (auxiliary.shape[2], auxiliary.shape[3])))
+        return loss
+
+    def _validate(self) -> dict[str, float]:
+        network = self.average.network if self.average else self.network
+        matrix, sheet = validate(network, self.val_set, self.folder.manifest, self.world.device, self.config.bf16)
+        write_picture(self.folder.path / RUN / "pictures" / f"epoch_{self.epoch:04d}.jpg", sheet)
+        if matrix.mean_iou > self.best:
+            self.best = matrix.mean_iou
+            save_weights(network, self.folder)
+        return {f"val_{key}": value for key, value in matrix.summary().items()}
+
+
+def save_weights(network: nn.Module, folder: ModelFolder) -> None:
+    """Write the network's weights as the folder's model.safetensors and record them in the manifest."""
+    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    with atomic_path(folder.path / WEIGHTS) as temporary:
+        save_file(state, temporary)
+    folder.register(WEIGHTS)
+
+
+def _label_maps(dataset: Dataset) -> Any:
+    stride = max(1, len(dataset) // 400)
+    return (dataset[index].labels for index in range(0, len(dataset), stride))
+
+
+def _essence(config: TrainConfig) -> dict[str, Any]:
+    """The settings that decide the result, JSON-plain; a run may be resumed with other worker counts."""
+    values = {key: list(value) if isinstance(value, tuple) else value for key, value in config.to_json().items()}
+    return {key: value for key, value in values.items() if key != "workers"}
+
+
+def _describe(epoch: int, values: dict[str, float], best: float) -> str:
+    text = f"epoch {epoch}: loss {values['loss']:.3f}, {values['frames_per_s']:.1f} frames/s"
+    if "val_mean_iou" in values:
+        text += f", val mIoU {values['val_mean_iou']:.4f} (best {best:.4f})"
+    return text
