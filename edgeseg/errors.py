@@ -32,6 +32,10 @@ class DataError(EdgesegError):
     """A data set is missing, malformed or used where it must not be."""
 
 
+class PictureError(DataError):
+    """One picture file is missing or cannot be decoded; a step over many pictures may skip it and count."""
+
+
 class BackendError(EdgesegError):
     """A backend is not installed, or cannot run the model or precision asked for."""
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.errors import DataError
+from edgeseg.errors import DataError, PictureError
 from edgeseg.files import sha256_json
 from edgeseg.manifest import ClassInfo
 
@@ -84,7 +84,7 @@ def read_indices(path: Path) -> NDArray[np.uint8]:
                 raise DataError(f"{path}: label picture of mode {picture.mode}", "palette (P) or grey (L) PNG of class indices")
             return np.array(picture, dtype=np.uint8)
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path}: cannot read the label picture ({error})", "a PNG of class indices") from error
+        raise PictureError(f"{path}: cannot read the label picture ({error})", "a PNG of class indices") from error
 
 
 def check_labels(labels: NDArray[np.uint8], num_classes: int, path: Path, ignore: int = IGNORE) -> None:
@@ -113,8 +113,8 @@ def _decode(path: Path, flags: int) -> NDArray[np.uint8]:
     try:
         data = np.fromfile(path, dtype=np.uint8)
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror}", "a picture") from error
+        raise PictureError(f"{path}: {error.strerror}", "a picture") from error
     image = cv2.imdecode(data, flags) if data.size else None
     if image is None:
-        raise DataError(f"{path}: cannot decode the picture ({data.size} bytes)", "a JPEG, PNG or other picture OpenCV reads")
+        raise PictureError(f"{path}: cannot decode the picture ({data.size} bytes)", "a JPEG, PNG or other picture OpenCV reads")
     return image
