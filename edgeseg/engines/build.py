@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from edgeseg.engines import cache as engine_cache
 from edgeseg.engines.cache import INFO, Engine, cache_lock
-from edgeseg.engines.keys import check_threads, engine_fields, engine_key, target_profile
+from edgeseg.engines.keys import check_threads, engine_fields, engine_key, preprocessing_digest, target_profile
 from edgeseg.engines.lowering import freeze_shape
-from edgeseg.engines.session import BuildJob, Session, check_precision, default_threads, get_backend
+from edgeseg.engines.session import BuildJob, Frames, Progress, Session, check_precision, default_threads, get_backend
 from edgeseg.errors import BackendError
 from edgeseg.files import atomic_directory, check_writable, write_json
 from edgeseg.folder import GRAPH, RANGES, ModelFolder
@@ -24,8 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine", "build_engine", "load_engine", "prepared_graph"]
 
-Progress = Callable[[str], None]
-
 
 def build_engine(
     folder: ModelFolder,
@@ -34,7 +29,7 @@ def build_engine(
     threads: int | None = None,
     progress: Progress | None = None,
     *,
-    frames: Sequence[np.ndarray] | None = None,
+    frames: Frames | None = None,
     force: bool = False,
 ) -> Engine:
     """The engine of a model for this machine: from the cache when nothing it depends on changed, else built.
@@ -44,7 +39,7 @@ def build_engine(
         precision: fp32, bf16, fp16, int8, or "auto" together with backend "auto".
         threads: inference threads; all cores by default.
         progress: told in words what is being done.
-        frames: (H, W, 3) uint8 BGR frames that "auto" judges accuracy on; synthetic ones by default.
+        frames: gives the (H, W, 3) uint8 BGR frames that "auto" judges accuracy on; synthetic ones by default.
         force: build even if the cache has it.
 
     Raises:
@@ -111,6 +106,11 @@ def prepared_graph(folder: ModelFolder, precision: str) -> onnx.ModelProto:
     model = prepare(load_onnx(path))
     if precision == "int8":
         ranges = Ranges.load(folder.require(RANGES, f"run `edgeseg calibrate {folder.path} --data DATA --split train`"))
+        if ranges.data.get("preprocessing", digest := preprocessing_digest(folder.manifest)) != digest:
+            fix = f"run `edgeseg calibrate {folder.path} --data DATA --split train`"
+            raise BackendError(
+                f"{folder.ranges}: made with another $.input than model.json has now", "ranges of this preprocessing", fix
+            )
         model = quantize(model, ranges, profile=target_profile())
     spec = folder.manifest.input
     return freeze_shape(model, spec.name, spec.shape)
@@ -123,7 +123,7 @@ def load_engine(
     threads: int | None = None,
     progress: Progress | None = None,
     *,
-    frames: Sequence[np.ndarray] | None = None,
+    frames: Frames | None = None,
 ) -> Session:
     """Open the engine, building it first if it is absent, out of date or damaged.
 

@@ -86,6 +86,11 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any,
     return {name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)}
 
 
+def preprocessing_digest(manifest: Manifest) -> str:
+    """SHA-256 of how a frame enters the network; ranges hold only for the preprocessing they were measured with."""
+    return sha256_json(manifest.input.model_dump(mode="json"))
+
+
 def check_threads(threads: int) -> None:
     """Refuse a thread count that is not a positive number.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from edgeseg.engines.build import load_engine
 from edgeseg.engines.cache import CHOICE, cache_lock
 from edgeseg.engines.keys import engine_fields
 from edgeseg.engines.segmenter import Segmenter
-from edgeseg.engines.session import PRECISIONS, check_precision, get_backend, installed
+from edgeseg.engines.session import PRECISIONS, Frames, Progress, check_precision, get_backend, installed
 from edgeseg.errors import BackendError, EdgesegError
 from edgeseg.files import sha256_json, write_json
 from edgeseg.folder import RANGES, ModelFolder
@@ -23,7 +23,6 @@ AGREEMENT = {"fp32": 0.999, "bf16": 0.985, "fp16": 0.99, "int8": 0.97}
 """Least share of pixels whose class must agree with ONNX Runtime in float32 for a precision to be chosen."""
 
 _ROUNDS, _RUNS, _FRAMES = 5, 4, 4
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def choose(
     precision: str,
     threads: int,
     progress: Progress | None = None,
-    frames: Sequence[np.ndarray] | None = None,
+    frames: Frames | None = None,
 ) -> tuple[str, str]:
     """The (backend, precision) to use here: as recorded in the folder while nothing it rests on changed, else measured.
 
@@ -108,13 +107,13 @@ def measure(
     pairs: Sequence[tuple[str, str]],
     threads: int,
     progress: Progress | None = None,
-    frames: Sequence[np.ndarray] | None = None,
+    frames: Frames | None = None,
 ) -> list[Candidate]:
     """Build and measure each (backend, precision): engine latency in turns, so that a busy moment hits all alike."""
     tell = progress or (lambda _: None)
     spec = folder.manifest.input
-    frames = list(frames) if frames else synthetic_frames(spec.height, spec.width)
-    reference = _reference_labels(folder, threads, frames)
+    pictures = list(frames()) if frames else synthetic_frames(spec.height, spec.width)
+    reference = _reference_labels(folder, threads, pictures)
     segmenters: dict[tuple[str, str], Segmenter] = {}
     failures: list[EdgesegError] = []
     for name, kind in pairs:
@@ -126,8 +125,8 @@ def measure(
     if not segmenters:
         raise failures[0]
     tell(f"measuring {', '.join(f'{name} {kind}' for name, kind in segmenters)}")
-    agreements = {pair: _agreement(segmenter, frames, reference) for pair, segmenter in segmenters.items()}
-    latencies = _latencies(segmenters, frames[0])
+    agreements = {pair: _agreement(segmenter, pictures, reference) for pair, segmenter in segmenters.items()}
+    latencies = _latencies(segmenters, pictures[0])
     for segmenter in segmenters.values():
         segmenter.close()
     return [Candidate(*pair, latencies[pair], agreements[pair], agreements[pair] >= AGREEMENT[pair[1]]) for pair in segmenters]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -26,6 +26,9 @@ BACKENDS = {
     "torch": "edgeseg.engines.torch",
 }
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
+Progress = Callable[[str], None]
+Frames = Callable[[], Sequence[np.ndarray]]
+"""Gives (H, W, 3) uint8 BGR frames; called only if accuracy must really be judged."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,172 @@
+"""The pictures that figures are measured on: which data set, which of its images, and never one seen in calibration."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeseg.data import open_dataset
+from edgeseg.engines.select import synthetic_frames
+from edgeseg.errors import DataError, PictureError
+
+if TYPE_CHECKING:
+    from edgeseg.data.base import Dataset, Sample
+    from edgeseg.folder import ModelFolder
+    from edgeseg.manifest import Manifest
+
+MAX_SKIPPED = 0.05
+"""Share of pictures that may be unreadable (always at least one) before the figure is refused."""
+
+log = logging.getLogger("edgeseg.measure")
+
+
+def default_data(manifest: Manifest) -> str | None:
+    """The data set a model can be measured on with nothing downloaded: the procedural scenes, if it was trained on them."""
+    found = re.match(r"streets(:\d+)?\b", manifest.provenance.training_data)
+    return found.group(0) if found else None
+
+
+def require_data(manifest: Manifest, data: str | None) -> str:
+    """``data``, or the model's own default.
+
+    Raises:
+        DataError: neither.
+    """
+    if chosen := data or default_data(manifest):
+        return chosen
+    trained = manifest.provenance.training_data or "data that model.json does not name"
+    raise DataError(
+        f"no data set given, and {manifest.name} was trained on {trained}", "--data NAME:PATH", "--data camvid:PATH or folder:PATH"
+    )
+
+
+def check_classes(manifest: Manifest, dataset: Dataset) -> None:
+    """Refuse a data set with another number of classes; other names are only told.
+
+    Raises:
+        DataError: lists both.
+    """
+    have, want = manifest.class_names, [item.name for item in dataset.classes]
+    if len(have) != len(want):
+        raise DataError(
+            f"{dataset.name} has {len(want)} classes ({_shorten(want)})",
+            f"the {len(have)} of {manifest.name} ({_shorten(have)})",
+            "use the data set the model was made for",
+        )
+    if [name.lower() for name in have] != [name.lower() for name in want]:
+        log.warning("class names differ and are matched by position: model %s, data %s", _shorten(have), _shorten(want))
+
+
+def _shorten(names: Sequence[str]) -> str:
+    return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+
+
+def picture_digest(image: np.ndarray) -> str:
+    """Short digest of a picture's pixels: the same picture under another name has the same one."""
+    return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=8).hexdigest()
+
+
+def spread(total: int, count: int | None) -> list[int]:
+    """``count`` indices spread evenly over ``total``; all of them when count is None or larger."""
+    if count is None or count >= total:
+        return list(range(total))
+    return [index * total // count for index in range(count)]
+
+
+class Pictures:
+    """Some samples of a data set in order; unreadable ones are skipped and counted. It may be walked again.
+
+    Args:
+        indices: which samples.
+        progress: told how many were taken or skipped so far.
+
+    Raises while walking:
+        DataError: more than ``MAX_SKIPPED`` are unreadable, or none is left.
+    """
+
+    def __init__(self, dataset: Dataset, indices: Sequence[int], progress: Callable[[int], object] | None = None) -> None:
+        self.dataset, self.indices, self.skipped = dataset, indices, 0
+        self._progress = progress or (lambda _: None)
+
+    def __iter__(self) -> Iterator[Sample]:
+        self.skipped, last = 0, ""
+        allowed = max(1, int(MAX_SKIPPED * len(self.indices)))
+        for done, index in enumerate(self.indices, start=1):
+            try:
+                sample = self.dataset[index]
+            except PictureError as error:
+                self.skipped, last = self.skipped + 1, error.what
+                log.warning("skipped: %s", error.what)
+                if self.skipped > allowed:
+                    raise DataError(
+                        f"{self.skipped} unreadable pictures, the last {last}", f"at most {allowed}", "repair the data set"
+                    ) from error
+                continue
+            yield sample
+            self._progress(done)
+        if self.indices and self.skipped == len(self.indices):
+            raise DataError(f"no picture could be read, the last {last}", "pictures", "repair the data set")
+
+
+def calibration_record(folder: ModelFolder) -> dict[str, Any]:
+    """What ranges.json says of the images it was made on; empty without one."""
+    try:
+        data = json.loads(folder.ranges.read_bytes()).get("data", {})
+    except (OSError, ValueError, AttributeError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def refuse_calibrated(folder: ModelFolder, dataset: Dataset, indices: Sequence[int]) -> set[str]:
+    """Refuse evaluating on pictures that int8 calibration saw; returns the digests to look out for while evaluating.
+
+    Raises:
+        DataError: names how many overlap and how to calibrate on others.
+    """
+    record = calibration_record(folder)
+    if record.get("dataset") == dataset.name:
+        ids = dataset.ids()
+        chosen = {ids[index] for index in indices}
+        shared = [name for name in record.get("ids", []) if name in chosen]
+        if shared:
+            raise seen_in_calibration(folder, dataset, len(shared), shared[0])
+    return set(record.get("pictures", []))
+
+
+def seen_in_calibration(folder: ModelFolder, dataset: Dataset, count: int, name: str) -> DataError:
+    """The error for an evaluation that would flatter int8."""
+    return DataError(
+        f"{count} of the {dataset.split} pictures of {dataset.name} were used in calibration, the first {name}",
+        "pictures that calibration has not seen",
+        f"`edgeseg calibrate {folder.path} --data DATA --split train`, or --precision fp32",
+    )
+
+
+def judging_frames(folder: ModelFolder, data: str | None = None) -> Callable[[], list[np.ndarray]]:
+    """What ``build_engine(frames=)`` takes: four frames of the data set, of its val split if it has one."""
+
+    def frames() -> list[np.ndarray]:
+        for split in ("val", "train"):
+            try:
+                return sample_frames(folder, data, split, 4)
+            except DataError:
+                continue
+        return sample_frames(folder, data, "test", 4)
+
+    return frames
+
+
+def sample_frames(folder: ModelFolder, data: str | None, split: str, count: int) -> list[np.ndarray]:
+    """``count`` BGR uint8 frames of a data set, or synthetic ones of the model's size when there is none to take."""
+    spec = folder.manifest.input
+    name = data or default_data(folder.manifest)
+    if name is None:
+        return synthetic_frames(spec.height, spec.width, count)
+    dataset = open_dataset(name, split)
+    return [sample.image for sample in Pictures(dataset, spread(len(dataset), count))]
