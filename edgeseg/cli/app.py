@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import signal
@@ -45,8 +46,8 @@ EXTRAS = {
     "onnxruntime": "cpu",
     "openvino": "openvino",
     "nncf": "openvino",
-    "av": "web",
-    "aiohttp": "web",
+    "av": "live",
+    "aiohttp": "live",
 }
 """Import name -> the extra of this package that brings it."""
 
@@ -64,8 +65,7 @@ _UsageError: Any = typer.BadParameter.__mro__[1]  # Typer brings its own Click o
 
 def _epilog(examples: str) -> str:
     lines = [line.strip() for line in examples.strip().splitlines() if line.strip()]
-    # Rich keeps a line break only between paragraphs.
-    return "\n\n".join(["[bold]Examples[/bold]", *(f"  [cyan]{escape(line)}[/cyan]" for line in lines)]) if lines else ""
+    return "\n".join(["[bold]Examples[/bold]", *(f"  [cyan]{escape(line)}[/cyan]" for line in lines)]) if lines else ""
 
 
 def load_command(name: str) -> Any:
@@ -134,10 +134,8 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
 def report_error(message: str) -> None:
     """One line on stderr that starts with ``error:``."""
     line = f"error: {' '.join(message.split())}"
-    try:
+    with contextlib.suppress(OSError):  # nobody may be left to read it
         print(f"\x1b[31m{line}\x1b[0m" if sys.stderr.isatty() else line, file=sys.stderr)
-    except OSError:
-        pass  # nobody is left to read it
 
 
 def _origin(error: BaseException) -> str:

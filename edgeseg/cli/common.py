@@ -140,7 +140,9 @@ def progress(description: str, total: float | None = None, *, quiet: bool = Fals
         return
     counted = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
     columns = counted if total is not None else (TimeElapsedColumn(),)
-    with Progress(SpinnerColumn(), TextColumn("{task.description}", markup=False), *columns, console=console, transient=True) as shown:
+    with Progress(
+        SpinnerColumn(), TextColumn("{task.description}", markup=False), *columns, console=console, transient=True
+    ) as shown:
         yield Bar(shown, description, total)
 
 
@@ -156,7 +158,9 @@ def complete_models(incomplete: str) -> list[str]:
 
 ModelArg = Annotated[
     str,
-    typer.Argument(metavar="DIR", help="A model folder, or the name of a shipped model (see `edgeseg zoo`).", autocompletion=complete_models),
+    typer.Argument(
+        metavar="DIR", help="A model folder, or the name of a shipped model (`edgeseg zoo`).", autocompletion=complete_models
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout instead of a table.")]
 DataOption = Annotated[
@@ -164,9 +168,10 @@ DataOption = Annotated[
 ]
 SplitOption = Annotated[str, typer.Option("--split", metavar="SPLIT", help="Which part of the data set: train, val or test.")]
 BackendOption = Annotated[
-    str, typer.Option("--backend", metavar="NAME", help="auto, ort, openvino or torch; auto keeps the fastest whose accuracy holds.")
+    str,
+    typer.Option("--backend", metavar="NAME", help="auto, ort, openvino or torch; auto keeps the fastest whose accuracy holds."),
 ]
 PrecisionOption = Annotated[str, typer.Option("--precision", metavar="NAME", help="fp32, bf16, fp16 or int8.")]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, max=1024, help="CPU threads; all cores by default.")]
-OutputOption = Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="The model folder to write.")]
+OutputOption = Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="The model folder to write.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")]
