@@ -11,6 +11,7 @@ __all__ = ["REGISTRY", "Dataset", "Sample", "open_dataset"]
 
 REGISTRY = {
     "camvid": "edgeseg.data.camvid:CamVid",
+    "streets": "edgeseg.data.streets:Streets",
 }
 
 
