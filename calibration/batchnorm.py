@@ -36,7 +36,7 @@ def _next_pair(graph: GraphProto) -> tuple[Index, NodeProto, NodeProto] | None:
         if norm.op_type != "BatchNormalization" or attributes(norm).get("training_mode", 0):
             continue
         node = known.producer.get(norm.input[0])
-        if node is None or node.op_type not in _FOLDS_INTO or known.only_user(norm.input[0]) is not norm:
+        if node is None or node.op_type not in _FOLDS_INTO or not known.is_only_user(norm.input[0], norm):
             continue
         constants = [*norm.input[1:], *[name for name in node.input[1:] if name]]
         if all(known.is_constant(name) for name in constants) and _bias_is_per_channel(known, node):
@@ -90,7 +90,7 @@ def _replace(
     tensor = numpy_helper.from_array(np.ascontiguousarray(value, dtype=np.float32))
     if len(node.input) > place and node.input[place]:
         old = node.input[place]
-        if known.only_user(old) is node:
+        if known.is_only_user(old, node):
             tensor.name = old
             known.initializers[old].CopyFrom(tensor)
             return

@@ -83,7 +83,7 @@ def _fold_stored_weights(graph: GraphProto) -> bool:
         if node.op_type != "Cast" or node.output[0] in known.pinned or attributes(node)["to"] != TensorProto.FLOAT:
             continue
         name = node.input[0]
-        if name in known.initializers and known.only_user(name) is node:
+        if name in known.initializers and known.is_only_user(name, node):
             tensor = known.initializers[name]
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), name))
             renames[node.output[0]] = name

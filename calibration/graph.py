@@ -38,6 +38,10 @@ class Index:
         users = self.users(tensor)
         return users[0][0] if len(users) == 1 and tensor not in self.pinned else None
 
+    def is_only_user(self, tensor: str, node: NodeProto) -> bool:
+        """Whether ``node`` is the single reader of ``tensor``."""
+        return self.only_user(tensor) is node
+
     def is_constant(self, tensor: str) -> bool:
         return tensor in self.initializers
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
-from onnx import ModelProto, NodeProto, TensorProto
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from calibration.graph import STANDARD_DOMAINS, Index, attributes, element_types, index, static_shapes
 from calibration.profiles import PROFILES, Profile
@@ -13,7 +13,7 @@ from calibration.profiles import PROFILES, Profile
 # Operators whose output values are among (or between) their input's: 8-bit codes pass through under the same scale.
 _MOVES = {
     "MaxPool", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Resize", "DepthToSpace", "SpaceToDepth",
-    "Slice", "Split", "Expand", "Tile",
+    "Slice", "Split", "Expand", "Tile", "Pad",
 }  # fmt: skip
 _CLAMPS = {"Relu", "Clip"}
 
@@ -71,6 +71,7 @@ class _Planner:
         self.shapes = static_shapes(model.graph)
         self.parent: dict[str, str] = {}
         self.chosen: set[str] = set()
+        self.sources: dict[str, str] = {}
         self.placement = Placement()
         self.depth = self._depths()
 
@@ -130,16 +131,15 @@ class _Planner:
 
     def _demand(self, tensor: str) -> str:
         """Have ``tensor`` arrive as 8-bit codes; returns the tensor that is quantised for it."""
+        if tensor in self.sources:
+            return self.sources[tensor]
         inputs = self._moved_inputs(tensor)
-        if not inputs:
-            self.chosen.add(tensor)
-            return tensor
-        sources = [self._demand(name) for name in inputs]
-        for source in sources:
+        for source in [self._demand(name) for name in inputs]:
             self._tie(tensor, source)
-        if self.profile.restate:
+        if not inputs or self.profile.restate:
             self.chosen.add(tensor)
-        return sources[0]
+        self.sources[tensor] = self.sources[inputs[0]] if inputs else tensor
+        return self.sources[tensor]
 
     def _moved_inputs(self, tensor: str) -> list[str]:
         """The tensors whose values ``tensor`` only moves; empty where it is computed."""
@@ -154,7 +154,16 @@ class _Planner:
             return []  # the runtimes have no 8-bit kernel with indices
         if node.op_type == "Resize" and not _resize_interpolates(node):
             return []
+        if node.op_type == "Pad" and not self._pads_zero(node):
+            return []
         return [node.input[0]]
+
+    def _pads_zero(self, node: NodeProto) -> bool:
+        """Zero is a code of every scale; another constant may lie outside the range."""
+        if attributes(node).get("mode", "constant") != "constant" or len(node.input) < 3 or not node.input[2]:
+            return True
+        value = self.known.initializers.get(node.input[2])
+        return value is not None and float(numpy_helper.to_array(value)) == 0.0
 
     def _add_residual(self, node: NodeProto) -> None:
         left, right = node.input

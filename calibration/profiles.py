@@ -12,7 +12,8 @@ class Profile:
     """The rules of one target.
 
     Attributes:
-        unsigned: activations are uint8 with a free zero point; else int8 with zero point 0.
+        unsigned: activations are uint8, else int8.
+        symmetric: the zero point of activations is 0, else free.
         int32_bias: the bias is an int32 initialiser behind its own DequantizeLinear (scale_x * scale_w); else float.
         compute: operators whose inputs are quantised.
         quantise_outputs: Q/DQ also after each of ``compute`` (after its ReLU, where it has one), for runtimes that only
@@ -25,6 +26,7 @@ class Profile:
 
     name: str
     unsigned: bool
+    symmetric: bool
     int32_bias: bool
     compute: frozenset[str]
     quantise_outputs: bool
@@ -38,11 +40,18 @@ _COMPUTE = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 PROFILES = {
     profile.name: profile
     for profile in (
-        Profile("x86", True, True, _COMPUTE, True, "both", True, True),
-        Profile("openvino", True, False, _COMPUTE, False, "shortcut", True, False),
-        Profile("ort", True, True, _COMPUTE, True, "both", False, True),
-        Profile("arm", False, True, _COMPUTE, True, "both", True, True),
-        Profile("tensorrt", False, False, _COMPUTE, False, "shortcut", True, False),
+        Profile(
+            "x86", unsigned=True, symmetric=False, int32_bias=True, compute=_COMPUTE,
+            quantise_outputs=True, add="both", share_scales=True, restate=True,
+        ),
+        Profile(
+            "arm", unsigned=False, symmetric=False, int32_bias=True, compute=_COMPUTE,
+            quantise_outputs=True, add="both", share_scales=True, restate=True,
+        ),
+        Profile(
+            "tensorrt", unsigned=False, symmetric=True, int32_bias=False, compute=_COMPUTE,
+            quantise_outputs=False, add="shortcut", share_scales=True, restate=False,
+        ),
     )
 }
 

@@ -56,13 +56,13 @@ def _check_names(model: ModelProto, names: Collection[str]) -> None:
         raise CalibrationError(f"node {unknown[0]!r} to keep in float is not in the graph", "names of the prepared graph's nodes")
 
 
-def activation_scale(low: float, high: float, unsigned: bool) -> Scale:
+def activation_scale(low: float, high: float, unsigned: bool, symmetric: bool) -> Scale:
     """Scale and zero point of a range; zero is always a code, and the scale never 0 or infinite."""
     low, high = min(low, 0.0), max(high, 0.0)
-    if unsigned:
+    if not symmetric:
         scale = np.float32(max((high - low) / 255.0, _SMALLEST_SCALE))
         zero_point = int(np.clip(round(-low / float(scale)), 0, 255))
-        return Scale(scale, np.array(zero_point, np.uint8))
+        return Scale(scale, np.array(zero_point, np.uint8) if unsigned else np.array(zero_point - 128, np.int8))
     return Scale(np.float32(max(max(-low, high) / 127.0, _SMALLEST_SCALE)), np.array(0, np.int8))
 
 
@@ -76,7 +76,7 @@ def _scales(placement: Placement, ranges: Ranges, profile: Profile) -> dict[str,
         if group in spans:
             low, high = min(low, spans[group][0]), max(high, spans[group][1])
         spans[group] = low, high
-    return {group: activation_scale(low, high, profile.unsigned) for group, (low, high) in spans.items()}
+    return {group: activation_scale(low, high, profile.unsigned, profile.symmetric) for group, (low, high) in spans.items()}
 
 
 def weight_scales(weight: np.ndarray, axis: int | None) -> np.ndarray:
