@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from datetime import datetime, timezone
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from edgeseg.engines import cache as engine_cache
@@ -80,8 +79,8 @@ def _build(folder: ModelFolder, adapter: Any, fields: dict[str, Any], progress: 
     progress(f"building {adapter.NAME} {precision} for {threads} thread{'s' if threads > 1 else ''}")
     started = time.monotonic()
     with atomic_directory(target) as directory:
-        graph = cache(lambda: prepared_graph(folder, precision))
-        adapter.build(BuildJob(directory, folder, folder.manifest, precision, threads, graph))
+        job = BuildJob(directory, folder, folder.manifest, precision, threads, lambda: prepared_graph(folder, precision))
+        adapter.build(job)
         info = engine_cache.describe(
             directory,
             fields,
@@ -99,11 +98,17 @@ def prepared_graph(folder: ModelFolder, precision: str) -> onnx.ModelProto:
         ManifestError: model.onnx or ranges.json differs from what the manifest says.
         CalibrationError: ranges.json was made for another graph.
     """
-    from calibration import Ranges, prepare, quantize
+    from calibration import CalibrationError, Ranges, prepare, quantize
     from edgeseg.onnx_guard import load_onnx
 
     path = folder.require(GRAPH, f"run `edgeseg export {folder.path}`")
-    model = prepare(load_onnx(path))
+    model = load_onnx(path)
+    try:
+        model = prepare(model)
+    except CalibrationError:
+        if precision == "int8":
+            raise
+        # The float precisions need no canonical form: a graph that is quantised already or of an old opset runs as it is.
     if precision == "int8":
         ranges = Ranges.load(folder.require(RANGES, f"run `edgeseg calibrate {folder.path} --data DATA --split train`"))
         if ranges.data.get("preprocessing", digest := preprocessing_digest(folder.manifest)) != digest:

@@ -81,8 +81,9 @@ def build(job: BuildJob) -> None:
     Raises:
         BackendError: OpenVINO cannot convert or compile the graph.
     """
+    graph = job.graph()
     try:
-        compiled = _core().compile_model(_read(job.graph()), "CPU", properties(job.precision, job.threads))
+        compiled = _core().compile_model(_read(graph), "CPU", properties(job.precision, job.threads))
     except RuntimeError as error:
         raise BackendError(f"OpenVINO refuses the graph: {_cause(error)}", fix="--backend ort runs any standard graph") from error
     (job.directory / ENGINE).write_bytes(compiled.export_model().getvalue())

@@ -57,10 +57,10 @@ def build(job: BuildJob) -> None:
     Raises:
         BackendError: ONNX Runtime refuses the graph.
     """
-    options = session_options(job.threads)
+    graph, options = job.graph().SerializeToString(), session_options(job.threads)
     options.optimized_model_filepath = str(job.directory / ENGINE)
     try:
-        onnxruntime.InferenceSession(job.graph().SerializeToString(), options, providers=["CPUExecutionProvider"])
+        onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base but Exception
         raise BackendError(f"ONNX Runtime refuses the graph: {_first_line(error)}", fix="run `edgeseg inspect`") from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -22,10 +21,6 @@ if TYPE_CHECKING:
     from edgeseg.data.base import Dataset
 
 EVALUATION_SPLITS = ("test", "val")
-FEW = 100
-"""Fewer pictures than this make unsteady ranges."""
-
-log = logging.getLogger("edgeseg.measure")
 
 
 def calibrate(
@@ -55,11 +50,9 @@ def calibrate(
     indices = spread(len(dataset), images)
     if not indices:
         raise DataError(
-            f"{name}: split {split!r} has no pictures to calibrate on", f"{FEW} or more", "choose another --split or data set"
+            f"{name}: split {split!r} has no pictures to calibrate on", "100 or more", "choose another --split or data set"
         )
     refuse_evaluation_pictures(name, dataset, indices)
-    if len(indices) < FEW:
-        log.warning("%d pictures are few: ranges from fewer than %d are unsteady", len(indices), FEW)
     batches = _Batches(folder, Pictures(dataset, indices, progress))
     ranges = collect(prepare(load_onnx(graph)), batches, method=method, percentile=percentile)
     ranges.data.update(batches.record(name, dataset, split), preprocessing=preprocessing_digest(folder.manifest))
@@ -98,11 +91,17 @@ class _Batches:
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         self._ids, self._digests = [], []
+        batch: list[np.ndarray] = []
         for sample in self._pictures:
             self._ids.append(sample.id)
             self._digests.append(picture_digest(sample.image))
-            tensor = self._preprocess(sample.image)[:1]
-            yield {self._spec.name: np.repeat(tensor, self._spec.batch, axis=0)}
+            batch.append(self._preprocess(sample.image)[:1])
+            if len(batch) == self._spec.batch:
+                yield {self._spec.name: np.concatenate(batch)}
+                batch = []
+        if batch:  # a graph of fixed batch takes only full ones
+            batch += [batch[-1]] * (self._spec.batch - len(batch))
+            yield {self._spec.name: np.concatenate(batch)}
 
     def record(self, data: str, dataset: Dataset, split: str) -> dict[str, object]:
         """What ranges.json keeps of the pictures."""
