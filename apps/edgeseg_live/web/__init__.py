@@ -1,0 +1,1 @@
+"""The page that shows a running pipeline: server, limits, and the files the browser loads."""
