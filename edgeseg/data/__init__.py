@@ -11,6 +11,10 @@ __all__ = ["REGISTRY", "Dataset", "Sample", "open_dataset"]
 
 REGISTRY = {
     "camvid": "edgeseg.data.camvid:CamVid",
+    "voc": "edgeseg.data.voc:Voc2012",
+    "cityscapes": "edgeseg.data.cityscapes:Cityscapes",
+    "ade20k": "edgeseg.data.ade20k:Ade20k",
+    "folder": "edgeseg.data.folder:Folder",
     "streets": "edgeseg.data.streets:Streets",
 }
 
