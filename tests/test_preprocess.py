@@ -16,7 +16,9 @@ FRAME = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
 @pytest.mark.parametrize("order", ["rgb", "bgr", "grey"])
 def test_follows_the_manifest(order):
     n = 1 if order == "grey" else 3
-    spec = InputSpec(width=24, height=16, channels=n, colour_order=order, scale=1 / 127.5, mean=(1.0, 0.9, 1.1)[:n], std=(1.0, 0.5, 2.0)[:n])
+    spec = InputSpec(
+        width=24, height=16, channels=n, colour_order=order, scale=1 / 127.5, mean=(1.0, 0.9, 1.1)[:n], std=(1.0, 0.5, 2.0)[:n]
+    )
     expected = reference.preprocess(FRAME, n, (16, 24), scale=spec.scale, mean=spec.mean, std=spec.std, swap_rb=order == "rgb")
     result = Preprocessor(spec)(FRAME)
     assert result.shape == (1, n, 16, 24)
@@ -32,7 +34,9 @@ def test_reuses_the_buffer_it_is_given():
     assert transform.size == (16, 24)
 
 
-@pytest.mark.parametrize("frame", [None, FRAME[..., 0], FRAME.astype(np.float32), np.zeros((0, 4, 3), np.uint8), np.zeros((4, 4, 4), np.uint8)])
+@pytest.mark.parametrize(
+    "frame", [None, FRAME[..., 0], FRAME.astype(np.float32), np.zeros((0, 4, 3), np.uint8), np.zeros((4, 4, 4), np.uint8)]
+)
 def test_refuses_what_is_no_frame(frame):
     transform = Preprocessor(InputSpec(width=24, height=16, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)))
     with pytest.raises(DataError, match="BGR"):

@@ -30,7 +30,14 @@ def _packed(frame: Frame) -> Frame:
 
 
 def preprocess(
-    frame: Frame, out: NDArray[np.float32], *, scale: float, mean: Sequence[float], std: Sequence[float], swap_rb: bool, threads: int = 1
+    frame: Frame,
+    out: NDArray[np.float32],
+    *,
+    scale: float,
+    mean: Sequence[float],
+    std: Sequence[float],
+    swap_rb: bool,
+    threads: int = 1,
 ) -> None:
     """Resize, reorder, normalise and lay out a frame as NCHW in one pass, in place.
 

@@ -29,7 +29,14 @@ def resize_bilinear(planes: Doubles, size: tuple[int, int]) -> Doubles:
 
 
 def preprocess(
-    frame: NDArray[np.uint8], channels: int, size: tuple[int, int], *, scale: float, mean: Sequence[float], std: Sequence[float], swap_rb: bool
+    frame: NDArray[np.uint8],
+    channels: int,
+    size: tuple[int, int],
+    *,
+    scale: float,
+    mean: Sequence[float],
+    std: Sequence[float],
+    swap_rb: bool,
 ) -> Doubles:
     """(h, w, 3) uint8 BGR to (1, channels, H, W)."""
     planes = resize_bilinear(frame.astype(np.float64).transpose(2, 0, 1), size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 
@@ -83,23 +84,37 @@ def test_wrong_arguments_are_refused(change):
 
 
 def test_fused_refuses_labels_of_another_size():
+    frame = np.zeros((8, 8, 3), np.uint8)
     with pytest.raises(ValueError, match="frame's size"):
         native.upsample_argmax_overlay(
-            np.zeros((3, 4, 4), np.float32), np.zeros((8, 8, 3), np.uint8), PALETTE, 0.5, np.zeros((8, 9), np.uint8), np.zeros((8, 8, 3), np.uint8)
+            np.zeros((3, 4, 4), np.float32), frame, PALETTE, 0.5, np.zeros((8, 9), np.uint8), frame.copy()
         )
 
 
 def test_other_threads_run_meanwhile():
-    """The GIL is released: a Python thread makes progress while a kernel runs."""
-    logits, ticks, stop = np.zeros((256, 200, 200), np.float32), [], threading.Event()
-    counter = threading.Thread(target=lambda: [ticks.append(time.monotonic()) for _ in iter(stop.is_set, True) if not time.sleep(0)])
+    """The GIL is released: a Python thread makes progress while one kernel call runs."""
+    logits, labels = np.zeros((256, 400, 400), np.float32), np.empty((1600, 1600), np.uint8)
+    ticks, stop = [0], threading.Event()
+
+    def count() -> None:
+        while not stop.is_set():
+            ticks[0] += 1
+            time.sleep(0)
+
+    counter = threading.Thread(target=count)
     counter.start()
-    start = time.monotonic()
-    while not (inside := [t for t in ticks if start < t]) and time.monotonic() - start < 10:
-        native.upsample_argmax(logits, (400, 400))
-    stop.set()
-    counter.join()
-    assert inside
+    time.sleep(0.01)
+    interval, before = sys.getswitchinterval(), 0
+    sys.setswitchinterval(60)  # so long that only a released GIL lets the counter in during the call
+    try:
+        before = ticks[0]
+        native._kernels.upsample_argmax(logits, labels, 1)
+        after = ticks[0]
+    finally:
+        sys.setswitchinterval(interval)
+        stop.set()
+        counter.join()
+    assert after > before
 
 
 def test_unknown_instruction_set_is_refused():
