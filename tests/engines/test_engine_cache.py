@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from tiny_model import calibrated, tiny_folder, tiny_graph
 
 from calibration import CalibrationError
 from edgeseg.engines import build_engine, load_engine
@@ -24,6 +23,7 @@ from edgeseg.engines.keys import device, difference, engine_fields, engine_key
 from edgeseg.engines.session import get_backend
 from edgeseg.errors import BackendError, EdgesegError, ManifestError
 from edgeseg.folder import GRAPH, ModelFolder
+from tests.tiny_model import calibrated, tiny_folder, tiny_graph
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,10 +7,10 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from tiny_model import tiny_graph
 
 from edgeseg.engines.lowering import freeze_shape, lower_for_openvino
 from edgeseg.errors import OnnxError
+from tests.tiny_model import tiny_graph
 
 
 def run(model: onnx.ModelProto, tensor: np.ndarray) -> np.ndarray:

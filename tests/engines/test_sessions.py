@@ -8,12 +8,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from tiny_model import HEIGHT, WIDTH, calibrated, tiny_folder
 
 from edgeseg.engines import Session, load_engine
 from edgeseg.engines.session import check_precision, default_threads, get_backend, installed
 from edgeseg.errors import BackendError
 from edgeseg.folder import ModelFolder
+from tests.tiny_model import HEIGHT, WIDTH, calibrated, tiny_folder
 
 RNG = np.random.default_rng(0)
 KINDS = [("ort", "fp32"), ("ort", "int8"), ("openvino", "fp32"), ("openvino", "bf16"), ("openvino", "int8")]
