@@ -61,7 +61,9 @@ class Augment:
         size = (self.crop[1], self.crop[0])
         if max(sx, sy) < 0.7:  # bilinear sampling aliases when it skips pixels
             image = cv2.GaussianBlur(image, (0, 0), 0.4 / min(sx, sy))
-        out = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(114, 114, 114))
+        out = cv2.warpAffine(
+            image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(114, 114, 114)
+        )
         marks = cv2.warpAffine(labels, matrix, size, flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=IGNORE)
         return np.asarray(out, np.uint8), np.asarray(marks, np.uint8)
 

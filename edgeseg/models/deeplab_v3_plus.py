@@ -40,7 +40,13 @@ class DeepLabV3Plus(nn.Module):
     """
 
     def __init__(
-        self, num_classes: int, backbone: str = "resnet18", output_stride: int = 16, width: int = 256, low_width: int = 48, dropout: float = 0.1
+        self,
+        num_classes: int,
+        backbone: str = "resnet18",
+        output_stride: int = 16,
+        width: int = 256,
+        low_width: int = 48,
+        dropout: float = 0.1,
     ) -> None:
         super().__init__()
         if output_stride not in (8, 16):

@@ -35,30 +35,29 @@ class FCN(nn.Module):
         self.fc7 = nn.Conv2d(fc_channels, fc_channels, 1)
         self.dropout = nn.Dropout2d(dropout)
         self.score = nn.Conv2d(fc_channels, num_classes, 1)
-        self.score_pool4 = nn.Conv2d(CHANNELS[3], num_classes, 1) if stride <= 16 else None
-        self.score_pool3 = nn.Conv2d(CHANNELS[2], num_classes, 1) if stride == 8 else None
-        self.up4 = _bilinear_up(num_classes, 2) if stride <= 16 else None
-        self.up3 = _bilinear_up(num_classes, 2) if stride == 8 else None
+        # Finest last: each fuses the scores of one more pool (figure 3).
+        pools = {32: [], 16: [3], 8: [3, 2]}[stride]
+        self.pools: list[int] = pools
+        self.skips = nn.ModuleList(nn.Conv2d(CHANNELS[pool], num_classes, 1) for pool in pools)
+        self.ups = nn.ModuleList(_bilinear_up(num_classes, 2) for _ in pools)
         self.up = _bilinear_up(num_classes, stride)
-        for layer in (self.score, self.score_pool4, self.score_pool3):
-            if layer is not None:  # section 4.1: the class scoring layers start at zero
-                nn.init.zeros_(layer.weight)
-                nn.init.zeros_(layer.bias)
+        for layer in (self.score, *self.skips):
+            # Section 4.1: the class scoring layers start at zero.
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
         nn.init.kaiming_normal_(self.fc6.weight)
         nn.init.kaiming_normal_(self.fc7.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        image, pools = x, []
+        image, features = x, []
         for index in range(5):
             x = nn.functional.max_pool2d(self.backbone.stage(index)(x), 2, 2, ceil_mode=True)
-            pools.append(x)
+            features.append(x)
         x = self.dropout(torch.relu(self.fc6(x)))
         x = self.dropout(torch.relu(self.fc7(x)))
         x = self.score(x)
-        if self.score_pool4 is not None:
-            x = _match(self.up4(x), pools[3]) + self.score_pool4(pools[3])
-        if self.score_pool3 is not None:
-            x = _match(self.up3(x), pools[2]) + self.score_pool3(pools[2])
+        for pool, skip, up in zip(self.pools, self.skips, self.ups, strict=True):
+            x = _match(up(x), features[pool]) + skip(features[pool])
         logits: Tensor = _match(self.up(x), image)
         return logits
 

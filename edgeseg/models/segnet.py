@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgeseg.models.backbones.vgg import STAGES, VGG16
@@ -28,12 +29,25 @@ class SegNet(nn.Module):
         for index in range(5):
             x = self.backbone.stage(index)(x)
             height, width = x.shape[-2:]
-            x, indices = max_pool_indices(x, 2, 2)
+            x, indices = max_pool_indices(_even(x), 2, 2)
             kept.append((indices, height, width))
         for index in reversed(range(5)):
-            x = self.decoder[index](max_unpool(x, *kept[index]))
+            indices, height, width = kept[index]
+            x = max_unpool(x, indices, 2 * x.shape[-2], 2 * x.shape[-1])[..., :height, :width]
+            x = self.decoder[index](x)
         logits: Tensor = self.classifier(x)
         return logits
+
+
+def _even(x: Tensor) -> Tensor:
+    """Pad to even sizes with zeros, which never win after ReLU: an unpooled plane then has one possible size, where
+
+    ONNX's MaxUnpool with an odd ``output_shape`` is read in two ways by different runtimes.
+    """
+    height, width = x.shape[-2:]
+    # While a dynamic graph is traced the sizes are symbols, and the padding has to be part of the graph.
+    known_even = isinstance(height, int) and isinstance(width, int) and height % 2 == 0 and width % 2 == 0
+    return x if known_even else F.pad(x, (0, width % 2, 0, height % 2))
 
 
 def _decoder_stage(index: int) -> nn.Sequential:

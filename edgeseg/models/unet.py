@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from edgeseg.errors import EdgesegError
 from edgeseg.models.blocks import ResidualBlock, conv_bn, init_weights, resize_like
 
 TrainOutput = Tensor | list[Tensor]
@@ -45,6 +46,8 @@ class UNet(nn.Module):
         deep_supervision: bool = False,
     ) -> None:
         super().__init__()
+        if block not in ("plain", "residual"):
+            raise EdgesegError(f"block {block!r}", "plain or residual")
         depths = depths or (1,) * len(widths)
         last = len(widths) - 1
         self.stem = conv_bn(3, widths[0], stride=stem_stride)
@@ -81,11 +84,16 @@ class _Up(nn.Module):
 
     def __init__(self, cin: int, width: int, mode: str) -> None:
         super().__init__()
-        self.transposed = nn.ConvTranspose2d(cin, width, 2, 2) if mode == "transposed" else None
-        self.reduce = conv_bn(cin, width, 1) if mode == "bilinear" else None
+        if mode not in ("transposed", "bilinear"):
+            raise EdgesegError(f"upsample {mode!r}", "transposed or bilinear")
+        # Named by what it does, as the two are no drop-in replacement of each other in a checkpoint.
+        self.add_module(
+            *("reduce", conv_bn(cin, width, 1)) if mode == "bilinear" else ("transposed", nn.ConvTranspose2d(cin, width, 2, 2))
+        )
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        x = self.reduce(x) if self.reduce is not None else self.transposed(x)
+        for layer in self.children():
+            x = layer(x)
         if x.shape[-2:] != skip.shape[-2:]:
             x = resize_like(x, skip)
         return torch.cat([x, skip], dim=1)

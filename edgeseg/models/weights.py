@@ -33,14 +33,23 @@ def read_state(path: Path, trust: bool = False) -> State:
         raise EdgesegError(f"{path}: no such file", "a .safetensors or .pth file") from error
     except pickle.UnpicklingError as error:
         raise EdgesegError(
-            f"{path}: the pickle wants to run code", "plain tensors", "convert it to safetensors, or give --trust if you made it yourself"
+            f"{path}: the pickle wants to run code",
+            "plain tensors",
+            "convert it to safetensors, or give --trust if you made it yourself",
         ) from error
     except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
-        raise EdgesegError(f"{path}: unreadable ({str(error).splitlines()[0][:100] if str(error) else type(error).__name__})", "a whole .safetensors or .pth file") from error
+        raise EdgesegError(
+            f"{path}: unreadable ({str(error).splitlines()[0][:100] if str(error) else type(error).__name__})",
+            "a whole .safetensors or .pth file",
+        ) from error
     for key in ("state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
-    state = {name.removeprefix("module."): tensor for name, tensor in loaded.items() if isinstance(tensor, Tensor)} if isinstance(loaded, dict) else {}
+    state = (
+        {name.removeprefix("module."): tensor for name, tensor in loaded.items() if isinstance(tensor, Tensor)}
+        if isinstance(loaded, dict)
+        else {}
+    )
     if not state:
         raise EdgesegError(f"{path}: no tensors in it", "a state dict")
     _check_finite(state, path)
@@ -73,11 +82,19 @@ def load_weights(network: nn.Module, path: Path, trust: bool = False) -> None:
 def _check_fit(own: State, state: State, path: Path) -> None:
     missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
     unknown = [name for name in state if name not in own]
-    shapes = [f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}" for name in own if name in state and own[name].shape != state[name].shape]
+    shapes = [
+        f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
+        for name in own
+        if name in state and own[name].shape != state[name].shape
+    ]
     lists = {"missing": missing, "unknown": unknown, "of another shape": shapes}
-    told = "; ".join(f"{len(items)} {what} ({', '.join(items[:4])}{', ...' if len(items) > 4 else ''})" for what, items in lists.items() if items)
+    told = "; ".join(
+        f"{len(items)} {what} ({', '.join(items[:4])}{', ...' if len(items) > 4 else ''})" for what, items in lists.items() if items
+    )
     if told:
-        raise EdgesegError(f"{path}: {told}", "the weights of this architecture with these options", "check ARCH and its --option values")
+        raise EdgesegError(
+            f"{path}: {told}", "the weights of this architecture with these options", "check ARCH and its --option values"
+        )
 
 
 def load_state(folder: ModelFolder) -> State:
@@ -85,9 +102,7 @@ def load_state(folder: ModelFolder) -> State:
     if WEIGHTS in folder.manifest.files:
         return load_file(folder.require(WEIGHTS, "train again"))
     graph = onnx.load(folder.require(GRAPH, "export again")).graph
-    return {
-        item.name.removesuffix(".fp16"): torch.from_numpy(numpy_helper.to_array(item).copy()).float() for item in graph.initializer
-    }
+    return {item.name: torch.from_numpy(numpy_helper.to_array(item).copy()).float() for item in graph.initializer}
 
 
 def load_network(folder: ModelFolder) -> nn.Module:
@@ -100,7 +115,9 @@ def load_network(folder: ModelFolder) -> nn.Module:
 
     manifest = folder.manifest
     if manifest.architecture is None:
-        raise EdgesegError(f"{folder.path}: adopted from ONNX, no PyTorch network", "a model trained here", "use the backends ort or openvino")
+        raise EdgesegError(
+            f"{folder.path}: adopted from ONNX, no PyTorch network", "a model trained here", "use the backends ort or openvino"
+        )
     network = models.create(manifest.architecture.name, num_classes=len(manifest.classes), **manifest.architecture.options)
     own, state = network.state_dict(), load_state(folder)
     state = {name: tensor for name, tensor in state.items() if name in own}

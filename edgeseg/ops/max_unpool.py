@@ -77,9 +77,7 @@ def _unpool_backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> 
 max_unpool.register_autograd(_unpool_backward, setup_context=_unpool_context)
 
 
-def max_unpool_reference(
-    x: NDArray[np.float64], indices: NDArray[np.int64], size: tuple[int, int]
-) -> NDArray[np.float64]:
+def max_unpool_reference(x: NDArray[np.float64], indices: NDArray[np.int64], size: tuple[int, int]) -> NDArray[np.float64]:
     """The definition in plain loops: (N, C, h, w) float64 and per-plane int64 indices to (N, C, H, W).
 
     Raises:

@@ -79,7 +79,9 @@ class TrainBatches:
         self, dataset: Dataset, augment: Augment, batch: int, seed: int, workers: int, rank: int = 0, world: int = 1
     ) -> None:
         if len(dataset) < batch * world:
-            raise DataError(f"{dataset.name} {dataset.split}: {len(dataset)} frames", f"at least {batch * world}, one step's", "lower --batch")
+            raise DataError(
+                f"{dataset.name} {dataset.split}: {len(dataset)} frames", f"at least {batch * world}, one step's", "lower --batch"
+            )
         self._order = _Order(len(dataset), batch, seed, rank, world)
         self._loader = DataLoader(
             _Frames(dataset, augment, seed),
@@ -97,7 +99,7 @@ class TrainBatches:
 
 
 def normalise(frames: Tensor, spec: InputSpec) -> Tensor:
-    """(N, H, W, 3) uint8 BGR to (N, C, H, W) float32 by the manifest's arithmetic: the same as ``Preprocessor`` without a resize."""
+    """(N, H, W, 3) uint8 BGR to (N, C, H, W) float32: what ``Preprocessor`` does where nothing is resized."""
     pixels = frames.permute(0, 3, 1, 2).float()
     if spec.colour_order == "rgb":
         pixels = pixels.flip(1)

@@ -27,8 +27,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise EdgesegError(f"{path}: no checkpoint", "a run that finished at least one epoch", "start it without --resume") from error
+        raise EdgesegError(
+            f"{path}: no checkpoint", "a run that finished at least one epoch", "start it without --resume"
+        ) from error
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise EdgesegError(f"{path}: not a usable checkpoint ({reason})", "a file written by `edgeseg train`", "start again without --resume") from error
+        raise EdgesegError(
+            f"{path}: not a usable checkpoint ({reason})", "a file written by `edgeseg train`", "start again without --resume"
+        ) from error
     return state

@@ -72,5 +72,5 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> TrainConfig:
-        fields = {item.name: item for item in dataclasses.fields(cls)}
-        return cls(**{key: tuple(value) if isinstance(value, list) and key in fields else value for key, value in values.items()})
+        plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        return cls(**plain)

@@ -13,7 +13,17 @@ from torch.utils.tensorboard import SummaryWriter
 from edgeseg.files import atomic_path
 from edgeseg.manifest import ClassInfo
 
-_COLUMNS = ("epoch", "lr", "loss", "seconds", "frames_per_s", "val_mean_iou", "val_pixel_accuracy", "val_mean_accuracy", "val_fw_iou")
+_COLUMNS = (
+    "epoch",
+    "lr",
+    "loss",
+    "seconds",
+    "frames_per_s",
+    "val_mean_iou",
+    "val_pixel_accuracy",
+    "val_mean_accuracy",
+    "val_fw_iou",
+)
 
 
 class RunLog:
@@ -51,7 +61,9 @@ def prediction_sheet(
     """Rows of frame, truth and prediction; (H, W, 3) uint8 BGR."""
     palette = np.zeros((256, 3), np.uint8)
     palette[: len(classes)] = [item.colour[::-1] for item in classes]
-    rows = [np.hstack([image, palette[truth], palette[guess]]) for image, truth, guess in zip(images, truths, predictions, strict=True)]
+    rows = [
+        np.hstack([image, palette[truth], palette[guess]]) for image, truth, guess in zip(images, truths, predictions, strict=True)
+    ]
     return np.vstack(rows)
 
 

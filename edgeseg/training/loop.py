@@ -38,6 +38,7 @@ def train(
     config: TrainConfig,
     directory: Path,
     weights: Path | None = None,
+    trust: bool = False,
     resume: bool = False,
     command: str = "",
     progress: Progress = lambda done, total, text: None,
@@ -46,6 +47,7 @@ def train(
 
     Args:
         weights: a .safetensors or .pth file to start from (a backbone's or a whole network's).
+        trust: let ``weights`` run pickled code.
         resume: go on from the folder's checkpoint.
         command: what the user typed, kept in the manifest.
         progress: called with (steps done, steps in all, what happened).
@@ -56,7 +58,10 @@ def train(
     with join_world() as world:
         torch.manual_seed(config.seed)
         folder = _prepare_folder(config, directory, resume, command, world)
-        run = _Run(config, folder, world, weights)
+        network = _make_network(config, folder)
+        if weights is not None and not resume:
+            load_weights(network, weights, trust)
+        run = _Run(config, folder, world, network)
         if resume:
             run.restore(load_checkpoint(folder.path / RUN / "checkpoint.pt"))
         run.go(progress)
@@ -75,6 +80,10 @@ def _prepare_folder(config: TrainConfig, directory: Path, resume: bool, command:
         write_json(directory / RUN / "config.json", config.to_json())
     world.barrier()
     return folder
+
+
+def _make_network(config: TrainConfig, folder: ModelFolder) -> nn.Module:
+    return models.create(config.arch, num_classes=len(folder.manifest.classes), **config.options)
 
 
 def _new_manifest(config: TrainConfig, name: str, command: str) -> Manifest:
@@ -98,13 +107,10 @@ def _new_manifest(config: TrainConfig, name: str, command: str) -> Manifest:
 class _Run:
     """The state of a run: network, optimiser, average, best figure."""
 
-    def __init__(self, config: TrainConfig, folder: ModelFolder, world: World, weights: Path | None) -> None:
+    def __init__(self, config: TrainConfig, folder: ModelFolder, world: World, network: nn.Module) -> None:
         self.config, self.folder, self.world = config, folder, world
         manifest = folder.manifest
-        network = models.create(config.arch, num_classes=len(manifest.classes), **config.options)
-        if weights is not None:
-            load_weights(network, weights)
-        self.network = network.to(world.device).to(memory_format=torch.channels_last)
+        self.network = network.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.parallel = world.wrap(self.network)
         self.optimiser = make_optimiser(self.network, config)
         self.average = WeightAverage(self.network, config.ema) if config.ema else None
@@ -112,15 +118,14 @@ class _Run:
         self.val_set = open_dataset(config.data, config.val_split)
         self.batches = self._make_batches()
         self.loss: Loss = self._make_loss(len(manifest.classes))
+        self.input = manifest.input
         self.epoch, self.best = 0, -1.0
 
     def _make_batches(self) -> TrainBatches:
         config = self.config
         width, height = config.size
         augment = Augment(config.crop or (height, width), config.scale, colour=config.colour, base=(height, width))
-        return TrainBatches(
-            self.train_set, augment, config.batch, config.seed, config.workers, self.world.rank, self.world.size
-        )
+        return TrainBatches(self.train_set, augment, config.batch, config.seed, config.workers, self.world.rank, self.world.size)
 
     def _make_loss(self, num_classes: int) -> Loss:
         if not self.config.balance:
@@ -132,7 +137,9 @@ class _Run:
         """Take up the state that ``state`` holds."""
         if state["config"] != _essence(self.config):
             changed = [key for key, value in _essence(self.config).items() if state["config"].get(key) != value]
-            raise EdgesegError(f"--resume with other settings: {', '.join(changed)}", "the settings of the run", "start a new run with another -o")
+            raise EdgesegError(
+                f"--resume with other settings: {', '.join(changed)}", "the settings of the run", "start a new run with another -o"
+            )
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         if self.average:
@@ -193,7 +200,7 @@ class _Run:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         device = self.world.device
-        x = normalise(frames.to(device), self.folder_input).to(memory_format=torch.channels_last)
+        x = normalise(frames.to(device), self.input).to(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.config.bf16):
             outputs = self.parallel(x)
         loss = self._total_loss(outputs, labels.to(device).long())
@@ -208,17 +215,13 @@ class _Run:
             self.average.update(self.network)
         return value
 
-    @property
-    def folder_input(self) -> InputSpec:
-        if not hasattr(self, "_input"):
-            self._input = self.folder.manifest.input
-        return self._input
-
     def _total_loss(self, outputs: Tensor | list[Tensor], labels: Tensor) -> Tensor:
         main, *extra = outputs if isinstance(outputs, list) else [outputs]
         loss = self.loss(main, labels)
         for auxiliary in extra:
-            loss = loss + self.config.aux_weight * self.loss(auxiliary, shrink_labels(labels, (auxiliary.shape[2], auxiliary.shape[3])))
+            loss = loss + self.config.aux_weight * self.loss(
+                auxiliary, shrink_labels(labels, (auxiliary.shape[2], auxiliary.shape[3]))
+            )
         return loss
 
     def _validate(self) -> dict[str, float]:
@@ -228,6 +231,7 @@ class _Run:
         if matrix.mean_iou > self.best:
             self.best = matrix.mean_iou
             save_weights(network, self.folder)
+            write_json(self.folder.path / RUN / "summary.json", {"epoch": self.epoch, "val_mean_iou": self.best})
         return {f"val_{key}": value for key, value in matrix.summary().items()}
 
 

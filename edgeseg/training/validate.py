@@ -19,7 +19,9 @@ _PICTURES = 3
 
 
 @torch.inference_mode()
-def validate(network: nn.Module, dataset: Dataset, manifest: Manifest, device: torch.device, bf16: bool) -> tuple[ConfusionMatrix, NDArray[np.uint8]]:
+def validate(
+    network: nn.Module, dataset: Dataset, manifest: Manifest, device: torch.device, bf16: bool
+) -> tuple[ConfusionMatrix, NDArray[np.uint8]]:
     """The confusion matrix over ``dataset`` and a sheet of predictions on frames spread over it."""
     matrix = ConfusionMatrix(len(manifest.classes), manifest.ignore_label)
     wanted = set(np.linspace(0, len(dataset) - 1, _PICTURES).astype(int).tolist())
@@ -35,7 +37,9 @@ def validate(network: nn.Module, dataset: Dataset, manifest: Manifest, device: t
     return matrix, prediction_sheet(images, truths, guesses, manifest.classes)
 
 
-def predict(network: nn.Module, image: NDArray[np.uint8], manifest: Manifest, device: torch.device, bf16: bool) -> NDArray[np.uint8]:
+def predict(
+    network: nn.Module, image: NDArray[np.uint8], manifest: Manifest, device: torch.device, bf16: bool
+) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 BGR to (H, W) uint8 labels."""
     spec, size = manifest.input, image.shape[:2]
     if image.shape[:2] != (spec.height, spec.width):

@@ -38,4 +38,4 @@ class VGG16(nn.Module):
     def stage(self, index: int) -> nn.Sequential:
         """The convolutions of stage ``index``, without its pooling."""
         start, stop = self._bounds[index]
-        return self.features[start:stop]
+        return nn.Sequential(*list(self.features)[start:stop])

@@ -1,0 +1,168 @@
+"""``edgeseg train``: a network from the registry on a data set."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgeseg.cli.common import JsonOption, note, print_json, print_lines, progress
+from edgeseg.errors import EdgesegError
+
+if TYPE_CHECKING:
+    from edgeseg.training.config import TrainConfig
+
+EXAMPLES = """
+edgeseg train unet --data camvid:CamVid -o runs/street
+edgeseg train deeplab_v3_plus --set backbone=resnet50 --weights resnet50.pth --data cityscapes:PATH -o runs/city
+edgeseg train unet --recipe camvid --data camvid:CamVid -o runs/camvid
+edgeseg train unet --data camvid:CamVid -o runs/street --resume
+torchrun --nproc-per-node 2 -m edgeseg train segnet --data voc:PATH -o runs/voc
+"""
+
+
+def command(
+    arch: Annotated[str, typer.Argument(metavar="ARCH", help="deeplab_v3_plus, unet, segnet, fcn8s, fcn16s or fcn32s.")],
+    data: Annotated[str | None, typer.Option("--data", metavar="NAME:PATH", help="Data set to learn from.")] = None,
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="The model folder to write.")] = Path("model"),
+    weights: Annotated[
+        Path | None, typer.Option("--weights", metavar="FILE", help="Start from a .safetensors or .pth file.")
+    ] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="Let --weights run pickled code; only for files you made.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's checkpoint.")] = False,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe", metavar="NAME|FILE", help="Settings of a shipped model, or a training.json; options given override it."
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Option of the network, e.g. backbone=resnet50 or widths=[32,64]."),
+    ] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Split to learn from [train].")] = None,
+    val_split: Annotated[str | None, typer.Option("--val-split", help="Split to choose the best weights on [val].")] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="[100]")] = None,
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Frames a step and process [8].")] = None,
+    size: Annotated[str | None, typer.Option("--size", metavar="WxH", help="Input of the network on the device [480x360].")] = None,
+    crop: Annotated[str | None, typer.Option("--crop", metavar="WxH", help="Training crop [the input size].")] = None,
+    scale: Annotated[str | None, typer.Option("--scale", metavar="LOW,HIGH", help="Random zoom [0.5,2.0].")] = None,
+    colour: Annotated[float | None, typer.Option("--colour", min=0, help="Strength of colour changes [0.4].")] = None,
+    optimiser: Annotated[str | None, typer.Option("--optimiser", help="adamw or sgd [adamw].")] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate [0.001].")] = None,
+    weight_decay: Annotated[float | None, typer.Option("--weight-decay", help="[0.01]")] = None,
+    warmup: Annotated[float | None, typer.Option("--warmup", min=0, help="Epochs of warm-up [2].")] = None,
+    loss: Annotated[str | None, typer.Option("--loss", help="Terms of ce, ohem, dice joined by + [ce].")] = None,
+    balance: Annotated[float | None, typer.Option("--balance", help="Power of median-frequency balancing [0.5].")] = None,
+    ema: Annotated[float | None, typer.Option("--ema", help="Decay of the weight average, 0 for none [0.998].")] = None,
+    bf16: Annotated[bool | None, typer.Option("--bf16/--no-bf16", help="bfloat16 autocast [on].")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="[0]")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=0, help="Processes that prepare frames [1].")] = None,
+    eval_every: Annotated[int | None, typer.Option("--eval-every", min=1, help="Epochs between validations [1].")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a network into a model folder: the best weights on the validation split, a checkpoint, logs and pictures."""
+    given: dict[str, Any] = {
+        "data": data, "split": split, "val_split": val_split, "epochs": epochs, "batch": batch, "colour": colour,
+        "optimiser": optimiser, "lr": lr, "weight_decay": weight_decay, "warmup": warmup, "loss": loss, "balance": balance,
+        "ema": ema, "bf16": bf16, "seed": seed, "workers": workers, "eval_every": eval_every,
+        "size": _pair(size, "x", int, "--size"), "scale": _pair(scale, ",", float, "--scale"),
+    }  # fmt: skip
+    if crop_size := _pair(crop, "x", int, "--crop"):
+        given["crop"] = (crop_size[1], crop_size[0])
+    config = make_config(
+        arch, recipe, settings or [], {key: value for key, value in given.items() if value is not None}, out, resume
+    )
+
+    from edgeseg.training.loop import train
+
+    command_line = shlex.join(["edgeseg", *sys.argv[1:]])
+    with progress(f"training {config.arch}", 1, quiet=as_json) as bar:
+
+        def report(done: int, total: int, text: str) -> None:
+            bar(done, total)
+            bar.describe(text)
+            if "frames/s" in text:
+                note(text)
+
+        folder = train(config, out, weights, trust, resume, command_line, report)
+    best = json.loads((out / "training" / "summary.json").read_text())
+    if as_json:
+        print_json({"directory": folder.path, **best})
+    else:
+        print_lines(
+            [
+                f"{folder.path}: best val mIoU {best['val_mean_iou']:.4f} at epoch {best['epoch']}",
+                f"next: edgeseg export {folder.path}",
+            ]
+        )
+
+
+def make_config(arch: str, recipe: str | None, settings: list[str], given: dict[str, Any], out: Path, resume: bool) -> TrainConfig:
+    """The run's settings: defaults, then the recipe's (or, on resume, the run's own), then what was given."""
+    from edgeseg.training.config import TrainConfig
+
+    values: dict[str, Any] = {}
+    own = out / "training" / "config.json"
+    if resume and own.is_file():
+        values = _read_recipe(own)
+    elif recipe is not None:
+        values = _read_recipe(_find_recipe(recipe))
+    if values.get("arch", arch) != arch:
+        raise EdgesegError(
+            f"ARCH {arch} with settings for {values['arch']}", "the same architecture", f"edgeseg train {values['arch']} ..."
+        )
+    options = {**values.get("options", {}), **dict(_setting(text) for text in settings)}
+    values |= {**given, "arch": arch, "options": options}
+    if not values.get("data"):
+        raise EdgesegError("no data set", "--data NAME:PATH", "--data camvid:PATH, or --data streets, which needs no download")
+    return TrainConfig.from_json(values)
+
+
+def _find_recipe(recipe: str) -> Path:
+    from edgeseg.folder import shipped_models, zoo_directory
+
+    if Path(recipe).is_file():
+        return Path(recipe)
+    shipped = zoo_directory() / recipe / "training.json"
+    if recipe in shipped_models() and shipped.is_file():
+        return shipped
+    raise EdgesegError(f"--recipe {recipe}: no such recipe", f"a training.json, or a shipped model ({', '.join(shipped_models())})")
+
+
+def _read_recipe(path: Path) -> dict[str, Any]:
+    from edgeseg.training.config import TrainConfig
+
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise EdgesegError(f"{path}: cannot read the settings ({error})", "a training.json that `edgeseg train` wrote") from error
+    known = {field.name for field in dataclasses.fields(TrainConfig)}
+    if unknown := sorted(set(values) - known):
+        raise EdgesegError(f"{path} $.{unknown[0]}: unknown key", f"keys of {', '.join(sorted(known))}")
+    return dict(values)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    key, sign, value = text.partition("=")
+    if not sign:
+        raise EdgesegError(f"--set {text}", "KEY=VALUE", "for example --set backbone=resnet50")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+def _pair(text: str | None, mark: str, kind: type, option: str) -> tuple[Any, Any] | None:
+    if text is None:
+        return None
+    try:
+        first, second = (kind(part) for part in text.lower().split(mark))
+    except ValueError as error:
+        raise EdgesegError(f"{option} {text}", f"two numbers joined by {mark!r}") from error
+    return first, second

@@ -1,0 +1,1 @@
+"""ONNX: from PyTorch, or adopted from a file."""

@@ -1,0 +1,140 @@
+"""PyTorch to ONNX: the folder's network as a float graph of standard operators, checked against PyTorch before it is kept."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir.passes.common as passes
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from onnxscript.optimizer import fold_constants_ir
+from torch import Tensor, nn
+
+from edgeseg.errors import EdgesegError
+from edgeseg.export.parity import Case, check_parity
+from edgeseg.export.translations import TRANSLATIONS
+from edgeseg.folder import GRAPH, ModelFolder
+from edgeseg.manifest import Manifest, OutputSpec
+from edgeseg.models.weights import load_network
+from edgeseg.onnx_guard import save_onnx
+
+OPSET = 18
+
+
+def export_folder(folder: ModelFolder, dynamic: bool = False, batch: int = 1, half_weights: bool = False) -> Manifest:
+    """Write model.onnx beside the weights and record its parity with PyTorch.
+
+    Args:
+        dynamic: let batch, height and width vary.
+        batch: the fixed batch size otherwise.
+        half_weights: store weights of two or more dimensions as FP16 (half the file); the network is rounded first, so
+            that the parity is that of what is stored.
+
+    Raises:
+        EdgesegError: no weights, or the graph departs from PyTorch.
+    """
+    network = load_network(folder)
+    spec = folder.manifest.input.model_copy(update={"dynamic": dynamic, "batch": batch})
+    if half_weights:
+        _round_to_half(network)
+    model = to_onnx(network, spec.shape, spec.name, folder.manifest.output.name, dynamic)
+    if half_weights:
+        model = store_half(model)
+    cases = [_case(network, spec.name, shape, seed) for seed, shape in enumerate(_shapes(spec.shape, dynamic))]
+    parity = check_parity(model, cases, OPSET)
+    save_onnx(model, folder.graph)
+    return folder.register(GRAPH, input=spec, output=OutputSpec(name=folder.manifest.output.name, kind="logits"), parity=parity)
+
+
+def to_onnx(network: nn.Module, shape: tuple[int, ...], input_name: str, output_name: str, dynamic: bool) -> onnx.ModelProto:
+    """The network in evaluation mode as ONNX at ``OPSET``; parameters keep their state-dict names, batch norm is not folded."""
+    example = torch.zeros(2 if dynamic else shape[0], *shape[1:])
+    # torch.export specialises a batch of one, so dynamic graphs are traced with two.
+    sizes: Any = ({0: torch.export.Dim("batch"), 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO},) if dynamic else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            program = torch.onnx.export(
+                network.eval(),
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                custom_translation_table=TRANSLATIONS,
+                dynamic_shapes=sizes,
+                input_names=[input_name],
+                output_names=[output_name],
+                optimize=False,
+                verbose=False,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            reason = str(error.__cause__ or error).strip().splitlines()[0]
+            raise EdgesegError(
+                f"export failed: {reason}", "a network that torch.export can trace", "see the architecture's docs"
+            ) from error
+    assert program is not None
+    return _tidy(program.model)
+
+
+def _tidy(model: Any) -> onnx.ModelProto:
+    # The exporter's own optimiser also folds batch norm and loses the parameters' names; only constants are folded here.
+    import onnx_ir as ir
+
+    fold_constants_ir(model)
+    for step in (
+        passes.RemoveUnusedNodesPass(),
+        passes.IdentityEliminationPass(),
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        passes.RemoveUnusedNodesPass(),
+        passes.RemoveUnusedFunctionsPass(),
+        passes.RemoveUnusedOpsetsPass(),
+        passes.ClearMetadataAndDocStringPass(),
+    ):
+        step(model)
+    proto = ir.to_proto(model)
+    onnx.checker.check_model(proto)
+    return proto
+
+
+def _round_to_half(network: nn.Module) -> None:
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.ndim > 1:
+                parameter.copy_(parameter.half().float())
+
+
+def store_half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy whose float32 initialisers of two or more dimensions are FP16 with a Cast to float behind each."""
+    stored = onnx.ModelProto()
+    stored.CopyFrom(model)
+    graph, casts, renamed = stored.graph, [], {}
+    for tensor in graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) > 1:
+            name = tensor.name
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), name))
+            renamed[name] = f"{name}.float"
+            casts.append(helper.make_node("Cast", [name], [renamed[name]], f"{name}.cast", to=TensorProto.FLOAT))
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = renamed.get(name, name)
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return stored
+
+
+def _shapes(shape: tuple[int, ...], dynamic: bool) -> list[tuple[int, ...]]:
+    """The shapes at which parity is checked; a dynamic graph also at ones it was not traced with."""
+    n, c, height, width = shape
+    return [shape, (n + 1, c, height // 2 + 32, width // 2 + 32)] if dynamic else [shape]
+
+
+@torch.inference_mode()
+def _case(network: nn.Module, name: str, shape: tuple[int, ...], seed: int) -> Case:
+    generator = torch.Generator().manual_seed(seed)
+    x: Tensor = torch.randn(shape, generator=generator)
+    expected: NDArray[np.float32] = network(x).numpy()
+    return Case({name: x.numpy()}, expected)
