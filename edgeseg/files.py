@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import fcntl
 import hashlib
 import json
@@ -16,6 +18,7 @@ from typing import Any
 from edgeseg.errors import EdgesegError
 
 _CHUNK_BYTES = 1 << 20
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 def sha256_file(path: Path) -> str:
@@ -83,8 +86,8 @@ def atomic_directory(target: Path) -> Iterator[Path]:
     os.chmod(temporary, 0o777 & ~_umask())
     try:
         yield temporary
-        for path in temporary.rglob("*"):
-            if path.is_file():
+        for path in [*temporary.rglob("*"), temporary]:
+            if not path.is_symlink():
                 _fsync(path)
         _replace_directory(temporary, target)
         _fsync(target.parent)
@@ -93,18 +96,40 @@ def atomic_directory(target: Path) -> Iterator[Path]:
 
 
 def _replace_directory(temporary: Path, target: Path) -> None:
-    # rename(2) cannot replace a filled directory, so the old one steps aside first.
     if not target.exists():
         os.rename(temporary, target)
         return
+    if _exchange(temporary, target):
+        return  # the old one is the temporary one now, and is removed as such
+    # rename(2) cannot replace a filled directory, so the old one steps aside first.
     aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".old"))
     os.rename(target, aside / "old")
     os.rename(temporary, target)
     shutil.rmtree(aside, ignore_errors=True)
 
 
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two directories in one step, so that no kill leaves neither; False where the system cannot (renameat2)."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    if rename(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+        return False
+    raise OSError(code, os.strerror(code), str(second))
+
+
 def _umask() -> int:
-    mask = os.umask(0)
+    # umask(2) can only be read by setting it, which another thread's new files would see.
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    except OSError:
+        pass
+    mask = os.umask(0o022)
     os.umask(mask)
     return mask
 

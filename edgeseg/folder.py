@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from pydantic_core import to_jsonable_python
+
 from edgeseg.errors import EdgesegError, ManifestError
-from edgeseg.files import atomic_directory, file_lock, sha256_file
-from edgeseg.manifest import FileInfo, Manifest, Measurement, load_manifest
+from edgeseg.files import atomic_directory, check_writable, file_lock, sha256_file
+from edgeseg.manifest import FileInfo, Manifest, Measurement, load_manifest, parse_manifest
 
 MANIFEST, WEIGHTS, GRAPH, RANGES, ENGINES = "model.json", "model.safetensors", "model.onnx", "ranges.json", "engines"
 
@@ -81,18 +84,23 @@ class ModelFolder:
     def update(self, **changes: object) -> Manifest:
         """Replace top-level manifest keys under a lock and save; returns the new manifest."""
         with file_lock(self.path / ".lock"):
-            manifest = self.manifest.model_copy(update=changes)
-            manifest.save(self.path / MANIFEST)
-            return manifest
+            return self._save(self.manifest, changes)
 
     def register(self, *names: str, **changes: object) -> Manifest:
         """Record the size and SHA-256 of files just written, together with other manifest changes."""
         with file_lock(self.path / ".lock"):
             manifest = self.manifest
             entries = {name: describe_file(self.path / name) for name in names}
-            manifest = manifest.model_copy(update={"files": {**manifest.files, **entries}, **changes})
-            manifest.save(self.path / MANIFEST)
-            return manifest
+            return self._save(manifest, {"files": {**manifest.files, **entries}, **changes})
+
+    def _save(self, manifest: Manifest, changes: dict[str, object]) -> Manifest:
+        # model_copy does not validate: what could not be read again must never be written.
+        if unknown := set(changes) - set(Manifest.model_fields):
+            raise ManifestError(f"{self.path / MANIFEST} $.{min(unknown)}: unknown key")
+        document = {**manifest.to_json(), **to_jsonable_python(changes)}
+        checked = parse_manifest(json.dumps(document), str(self.path / MANIFEST))
+        checked.save(self.path / MANIFEST)
+        return checked
 
     def add_measurement(self, measurement: Measurement) -> None:
         """Keep a figure; an older one of the same kind, backend, precision, data and machine is replaced."""
@@ -103,7 +111,7 @@ class ModelFolder:
         with file_lock(self.path / ".lock"):
             manifest = self.manifest
             kept = [item for item in manifest.measurements if key(item) != key(measurement)]
-            manifest.model_copy(update={"measurements": [*kept, measurement]}).save(self.path / MANIFEST)
+            self._save(manifest, {"measurements": [*kept, measurement]})
 
 
 def describe_file(path: Path) -> FileInfo:
@@ -124,12 +132,17 @@ def open_folder(model: str | Path) -> ModelFolder:
     if str(model) in shipped_models():
         return _working_copy(str(model))
     shipped = ", ".join(shipped_models()) or "none"
-    raise EdgesegError(f"{model}: no model folder", f"a directory with a {MANIFEST}, or a shipped model ({shipped})", "see `edgeseg zoo`")
+    expected = f"a directory with a {MANIFEST}, or a shipped model ({shipped})"
+    raise EdgesegError(f"{model}: no model folder", expected, "see `edgeseg zoo`")
 
 
 def _working_copy(name: str) -> ModelFolder:
     # Engines and ranges are written beside the model, and site-packages may be read-only.
     source, target = zoo_directory() / name, home() / "models" / name
+    try:
+        check_writable(target.parent)
+    except EdgesegError as error:
+        raise EdgesegError(error.what, error.expected, "set EDGESEG_HOME to a directory that can be written") from error
     stamp = sha256_file(source / MANIFEST)
     with file_lock(home() / "models" / f".{name}.lock"):
         marker = target / ".shipped"

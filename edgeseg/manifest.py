@@ -6,6 +6,7 @@ It is the only source of preprocessing: training, evaluation, calibration and th
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from edgeseg.errors import ManifestError
 from edgeseg.files import write_json
 
-FORMAT = "edgeseg-model"
-VERSION = 1
+FORMAT: Literal["edgeseg-model"] = "edgeseg-model"
+VERSION: Literal[1] = 1
 
 Byte = Annotated[int, Field(ge=0, le=255)]
 Size = Annotated[int, Field(gt=0, le=16384)]
@@ -30,7 +31,7 @@ class _Strict(BaseModel):
 class ClassInfo(_Strict):
     """One class: its name and the colour (R, G, B) it is drawn in. Its label is its place in the list."""
 
-    name: str
+    name: Annotated[str, Field(min_length=1)]
     colour: tuple[Byte, Byte, Byte]
 
 
@@ -160,6 +161,22 @@ def _json_path(location: tuple[int | str, ...]) -> str:
     return "$" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
 
 
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"key {key!r} appears twice")
+        found[key] = value
+    return found
+
+
+def _finite(text: str) -> float:
+    # Python also reads NaN and Infinity, and 1e999 as Infinity.
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text[:20]} is no finite number")
+    return value
+
+
 def parse_manifest(text: str | bytes, origin: str = "model.json") -> Manifest:
     """Parse and validate a manifest strictly.
 
@@ -167,15 +184,14 @@ def parse_manifest(text: str | bytes, origin: str = "model.json") -> Manifest:
         ManifestError: not JSON, another format or version, an unknown key, a wrong type or value; names the JSON path.
     """
     try:
-        document = json.loads(text)
+        document = json.loads(text, object_pairs_hook=_distinct, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise ManifestError(f"{origin}: not JSON ({error})", "a model.json written by edgeseg", "restore the file") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ManifestError(f"{origin} $.format: not a model manifest", repr(FORMAT), "point at a model folder")
-    if document.get("version") != VERSION:
-        raise ManifestError(
-            f"{origin} $.version: {document.get('version')!r}", f"version {VERSION}", "use the edgeseg that wrote it, or export again"
-        )
+    if (found := document.get("version")) != VERSION or type(found) is not int:
+        fix = "use the edgeseg that wrote it, or export again"
+        raise ManifestError(f"{origin} $.version: {found!r}", f"version {VERSION}", fix)
     try:
         return Manifest.model_validate_json(json.dumps(document))
     except ValidationError as error:

@@ -173,6 +173,8 @@ def run(arguments: list[str]) -> int:
     """Run one command line; returns the exit code and lets no exception of a command through."""
     try:
         code = app(args=arguments or ["--help"], prog_name="edgeseg", standalone_mode=False)
+        if code == EXIT_INTERRUPT:
+            report_error("interrupted")  # newer Typers turn Ctrl-C into this exit code themselves
         return code if isinstance(code, int) and not isinstance(code, bool) else 0
     except (KeyboardInterrupt, typer.Abort):
         report_error("interrupted")

@@ -44,7 +44,7 @@ def command(
     name: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the model; the folder's by default.")] = None,
     licence: Annotated[str, typer.Option(metavar="TEXT", help="Licence of the model, for the manifest.")] = "",
     force: ForceOption = False,
-    json: JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Adopt an ONNX file from anywhere as a model folder.
 
@@ -66,16 +66,16 @@ def command(
     from edgeseg.export.adopt import AdoptOptions, adopt, write_folder
 
     options = AdoptOptions(classes=names, output=output, threshold=threshold, **settings)  # type: ignore[arg-type]
-    with progress(f"importing {file.name}", quiet=json) as bar:
+    with progress(f"importing {file.name}", quiet=as_json) as bar:
         adopted = adopt(file, options, bar.describe)
         write_folder(out, label, adopted, names, source=file.name, licence=licence)
-    report(out, adopted, json)
+    report(out, adopted, as_json)
 
 
-def report(directory: Path, adopted: Any, json: bool) -> None:
+def report(directory: Path, adopted: Any, as_json: bool) -> None:
     """Tell what was adopted: JSON on stdout, or a few lines on stderr."""
     width, height = adopted.input.width, adopted.input.height
-    if json:
+    if as_json:
         print_json(
             {"model": directory, "input": adopted.input, "output": adopted.output, "parity": adopted.parity, "notes": adopted.notes}
         )

@@ -14,10 +14,10 @@ edgeseg zoo --json
 """
 
 
-def command(json: JsonOption = False) -> None:
+def command(as_json: JsonOption = False) -> None:
     """List the models shipped in the package: what they take, what they tell apart, and how well."""
     entries = [describe(name) for name in shipped_models()]
-    if json:
+    if as_json:
         print_json({"models": entries})
         return
     columns = ["name", "architecture", "input", "classes", "params M", "size MB", "training data", "licence", "mIoU"]
@@ -47,8 +47,8 @@ def count_parameters(graph: Any) -> int | None:
     """Number of weights stored in an ONNX file, or None without the file."""
     if not graph.is_file():
         return None
-    from edgeseg.cli.graph_stats import parameters
     from edgeseg.onnx_guard import load_onnx
+    from edgeseg.onnx_stats import parameters
 
     return parameters(load_onnx(graph))
 
