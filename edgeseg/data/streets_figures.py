@@ -23,6 +23,7 @@ _PROFILES: tuple[tuple[float, Profile, str], ...] = (
     (2.45, ((0, 0.4), (0, 3.0), (9.6, 3.0), (9.8, 1.3), (9.8, 0.4)), "vrgb"),
 )
 _GLASS: Colour = (58, 52, 46)
+_TINY_PX_PER_M = 14.0
 _SKIN: tuple[Colour, ...] = ((150, 178, 218), (120, 150, 196), (70, 98, 146), (44, 62, 98))
 _HAIR: tuple[Colour, ...] = ((24, 28, 34), (36, 60, 92), (90, 130, 170), (130, 132, 134))
 _HELMETS: tuple[Colour, ...] = ((230, 230, 230), (40, 40, 190), (30, 30, 34))
@@ -144,11 +145,17 @@ class _Body:
         angle = {1.0: 0.0, -1.0: pi, 0.0: pi / 2, 2.0: -pi / 2}.get(item.heading, item.style * 6.2)
         self._cos, self._sin = cos(angle), sin(angle)
         self._scale = view.scale(self.d) * size
+        self._cos, self._sin = self._cos * size, self._sin * size
+
+    @property
+    def tiny(self) -> bool:
+        """Whether it is so far that limbs are thinner than a pixel."""
+        return self._scale < _TINY_PX_PER_M
 
     def at(self, bone: Bone) -> Point:
-        forward, side, up = (self.size * value for value in bone)
+        forward, side, up = bone
         x = self.item.x + forward * self._sin + side * self._cos
-        return self.view.point(x, up, self.d + forward * self._cos - side * self._sin)
+        return self.view.point(x, up * self.size, self.d + forward * self._cos - side * self._sin)
 
     def limb(self, joints: Sequence[Bone], thick: float, colour: Colour) -> None:
         shown = self.view.fade(colour, self.d)
@@ -179,6 +186,11 @@ def paint_person(canvas: Canvas, view: View, item: Item, look: Look) -> None:
     style = item.style
     body = _Body(canvas, view, item, canvas.take_slot(item.instance, PEDESTRIAN), 0.62 + 0.42 * min(1.0, 0.55 + (style * 3.3) % 1))
     top, legs, skin = _pick(style, 577, _CLOTH), _pick(style, 211, _CLOTH), _pick(style, 97, _SKIN)
+    if body.tiny:
+        body.limb([(0, 0, 0.1), (0, 0, 0.85)], 0.3, legs)
+        body.limb([(0, 0, 0.95), (0, 0, 1.38)], 0.44, top)
+        body.ball((0, 0, 1.66), 0.12, _pick(style, 61, _HAIR))
+        return
     swing, sleeve = 0.3 * sin(item.phase), (0.85 * top[0], 0.85 * top[1], 0.85 * top[2])
     lift = 0.1 * max(0.0, cos(item.phase))
     skirt = (style * 23) % 1 < 0.2
@@ -212,6 +224,11 @@ def paint_bicycle(canvas: Canvas, view: View, item: Item, look: Look) -> None:
     bright = (style * 19) % 1 < 0.35
     top: Colour = (40, 225, 215) if bright else _pick(style, 577, _CLOTH)
     legs, skin = _pick(style, 211, _CLOTH), _pick(style, 97, _SKIN)
+    if body.tiny:
+        body.limb([(-0.5, 0, 0.1), (0.5, 0, 0.1)], 0.2, (22, 22, 24))
+        body.limb([(0, 0, 0.2), (-0.1, 0, 0.9), (0.15, 0, 1.35)], 0.36, top)
+        body.ball((0.2, 0, 1.6), 0.12, skin)
+        return
     sleeve = 0.85 * top[0], 0.85 * top[1], 0.85 * top[2]
     for hub in (-0.5, 0.54):
         body.ring((hub, 0, 0.34), 0.34, 0.045, (22, 22, 24))

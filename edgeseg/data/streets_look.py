@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgeseg.data.streets_view import Colour
 
-_GRAIN_PX = 64  # how far the grain tile is larger than the frame, so that it can be shifted each frame
+_GRAIN_PX = 512  # the tile that grain repeats by
 
 
 @dataclass(frozen=True)
@@ -112,11 +112,7 @@ class Sensor:
         self._sigma = look.blur * width
         self._table = _tone_table(look)
         self._saturation = look.saturation
-        grain = rng.normal(0, look.noise, (height // 2 + _GRAIN_PX, width // 2 + _GRAIN_PX, 3)).astype(np.float32)
-        grain = grain * 0.6 + grain.mean(axis=2, keepdims=True)
-        full = cv2.resize(grain, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
-        full += rng.normal(0, look.noise * 0.5, full.shape[:2]).astype(np.float32)[..., None]
-        self._grain = np.clip(full + 128, 0, 255).astype(np.uint8)
+        self._grain = _make_grain(rng, look.noise, width, height)
         y, x = np.ogrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
         loss = 1 - look.vignette * np.clip((x * x + y * y) / 2, 0, 1)
         self._vignette = cv2.merge([(loss * 255).astype(np.uint8)] * 3) if look.vignette > 0.05 else None
@@ -132,9 +128,19 @@ class Sensor:
         if self._vignette is not None:
             picture = np.asarray(cv2.multiply(picture, self._vignette, scale=1 / 255), np.uint8)
         height, width = picture.shape[:2]
-        x, y = (frame * 37) % (_GRAIN_PX * 2), (frame * 53) % (_GRAIN_PX * 2)
+        x, y = (frame * 37) % _GRAIN_PX, (frame * 53) % _GRAIN_PX
         grain = self._grain[y : y + height, x : x + width]
         return np.asarray(cv2.addWeighted(picture, 1.0, grain, 1.0, -128.0), np.uint8)
+
+
+def _make_grain(rng: np.random.Generator, sigma: float, width: int, height: int) -> NDArray[np.uint8]:
+    """Noise about 128, larger than the frame by a tile so that it can be shifted: coarse and coloured, fine and grey."""
+    half, size = _GRAIN_PX // 2, _GRAIN_PX
+    coarse = rng.standard_normal((half, half, 3), dtype=np.float32)
+    coarse = coarse * 0.6 + coarse.mean(axis=2, keepdims=True)
+    tile = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
+    tile = (tile + 0.5 * rng.standard_normal((size, size, 1), dtype=np.float32)) * sigma + 128
+    return np.tile(np.clip(tile, 0, 255).astype(np.uint8), (height // size + 2, width // size + 2, 1))
 
 
 def _tone_table(look: Look) -> NDArray[np.uint8]:

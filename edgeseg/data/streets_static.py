@@ -29,7 +29,7 @@ class Stock:
     """The pictures of one seed that painting draws on."""
 
     facades: tuple[list[NDArray[np.uint8]], ...]
-    crowns: tuple[tuple[NDArray[np.uint8], NDArray[np.uint8]], ...]
+    crowns: tuple[list[tuple[NDArray[np.uint8], NDArray[np.uint8]]], ...]
     bare: bool
     hedge: list[NDArray[np.uint8]]
     ground: NDArray[np.uint8]
@@ -40,7 +40,7 @@ class Stock:
         grow = textures.bare_crown if plan.bare else textures.leafy_crown
         return cls(
             tuple(textures.facade(rng, rng.uniform(6, 11), int(rng.integers(2, 6)), look.lit) for _ in range(7)),
-            tuple(crown for _ in range(3) for crown in _both_ways(*grow(rng))),
+            tuple(crown for _ in range(2) for crown in _both_ways(*grow(rng))),
             plan.bare,
             textures.hedge(rng),
             textures.ground_detail(rng),
@@ -54,9 +54,9 @@ def _with_slot(picture: NDArray[np.uint8], slot: int) -> NDArray[np.uint8]:
     return out
 
 
-def _both_ways(picture: NDArray[np.uint8], mask: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-    yield picture, mask
-    yield np.ascontiguousarray(picture[:, ::-1]), np.ascontiguousarray(mask[:, ::-1])
+def _both_ways(picture: NDArray[np.uint8], mask: NDArray[np.uint8]) -> Iterator[list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]]:
+    for turned, cut in ((picture, mask), (picture[:, ::-1].copy(), mask[:, ::-1].copy())):
+        yield list(zip(textures.pyramid(turned), textures.pyramid(cut), strict=True))
 
 
 # -- ground ----------------------------------------------------------------------------------------------------------
@@ -301,13 +301,14 @@ def paint_tree(canvas: Canvas, view: View, item: Item, look: Look, stock: Stock)
     height, scale = 5 + 5 * item.style, view.scale(d)
     light = 0.75 + 0.5 * ((item.style * 5.3) % 1)
     trunk = view.fade((44, 60, 74), d, light)
-    picture, mask = stock.crowns[int(item.style * 331) % len(stock.crowns)]
+    sizes = stock.crowns[int(item.style * 331) % len(stock.crowns)]
     foot, top = view.point(item.x, 0, d), view.point(item.x, height, d)
     width = height * (0.75 if stock.bare else 0.62 + 0.2 * item.style)
     reach = height * (0.82 if stock.bare else 0.7)
     fork = view.point(item.x, height - reach * (1.0 if stock.bare else 0.6), d)
     canvas.line(foot, fork, scale * 0.1 * (1 + 1.6 * item.style), trunk, TREE)
     box = (top[0] - width * scale / 2, top[1], width * scale, reach * scale)
+    picture, mask = next((pair for pair in reversed(sizes) if pair[0].shape[0] >= box[3]), sizes[0])
     canvas.sprite(view.fade_picture(picture, d, light), mask, box, TREE)
 
 

@@ -68,7 +68,7 @@ def facade(rng: np.random.Generator, width_m: float, floors: int, lit: float) ->
         _door(rng, picture, storey)
     cv2.rectangle(picture, (0, 0), (width, round(0.3 * FACADE_PX_PER_M)), tuple(wall * rng.uniform(0.6, 1.15)), -1)
     cv2.line(picture, (0, 0), (0, height), tuple(wall * 0.6), 2)
-    grain = smooth_noise(rng, height, width, (5, 17)) * 12 + rng.normal(0, 5, (height, width)).astype(np.float32)
+    grain = smooth_noise(rng, height, width, (5, 17)) * 12 + 5 * rng.standard_normal((height, width), dtype=np.float32)
     picture = np.clip(picture + grain[..., None], 0, 255).astype(np.uint8)
     return pyramid(picture)
 
@@ -171,13 +171,13 @@ def bare_crown(rng: np.random.Generator, size: int = 192) -> tuple[Picture, Pict
         x, y, angle, length, width = stack.pop()
         x1, y1 = x + length * cos(angle), y + length * sin(angle)
         cv2.line(mask, (int(x), int(y)), (int(x1), int(y1)), 255, max(1, round(width)))
-        if length > size * 0.035:
+        if length > size * 0.042:
             for turn, shrink in zip(turns[number % 512], shrinks[number % 512], strict=True):
                 stack.append((x1, y1, angle + turn, length * shrink, width * 0.62))
             number += 1
     mask = np.asarray(cv2.dilate(mask, np.ones((2, 2), np.uint8)), np.uint8)
     base = np.array((46, 56, 66)) * rng.uniform(0.6, 1.3)
-    picture = np.clip(base + rng.normal(0, 9, (size, size, 1)), 0, 255).astype(np.uint8)
+    picture = np.clip(base + 9 * rng.standard_normal((size, size, 1), dtype=np.float32), 0, 255).astype(np.uint8)
     return picture, mask
 
 
@@ -192,7 +192,9 @@ def hedge(rng: np.random.Generator) -> list[Picture]:
 def ground_detail(rng: np.random.Generator) -> Picture:
     """(512, 512) uint8 brightness of a patch of street, 128 neutral: grain, stains, cracks and mended trenches."""
     size = GROUND_TILE_PX
-    tile = 128 + _seamless_noise(rng, size, (4, 8, 32)) * 24 + rng.normal(0, rng.uniform(5, 13), (size, size))
+    tile = (
+        128 + _seamless_noise(rng, size, (4, 8, 32)) * 24 + rng.uniform(5, 13) * rng.standard_normal((size, size), dtype=np.float32)
+    )
     tile = np.clip(tile, 0, 255).astype(np.uint8)
     for _ in range(int(rng.integers(2, 7))):
         corner, extent = rng.integers(0, size - 100, 2), rng.integers(16, 100, 2)

@@ -54,9 +54,10 @@ class View:
 
     def point(self, x: float, y: float, d: float) -> Point:
         """Pixel of a point in street coordinates; distances before the near plane are pulled onto it."""
-        d = max(d, NEAR_M)
+        if d < NEAR_M:
+            d = NEAR_M
         scale = self.focal_px / d
-        return self.centre_x + scale * (x + self.offset(d)), self.horizon_y + scale * (self.camera_y - y)
+        return self.centre_x + scale * (x + 0.5 * self.bend * d * d - self.camera_x), self.horizon_y + scale * (self.camera_y - y)
 
     def fade(self, colour: Sequence[float], d: float, light: float = 1.0) -> Colour:
         """A colour under ``light``, seen through ``d`` metres of haze."""

@@ -159,7 +159,7 @@ def test_empty_directory_is_an_error(name: str, tmp_path: Path) -> None:
 
 
 def test_unknown_data_set_lists_the_known_ones() -> None:
-    with pytest.raises(DataError, match="coconut.*ade20k, camvid, cityscapes, folder, streets, voc"):
+    with pytest.raises(DataError, match=r"coconut.*ade20k, camvid, cityscapes, folder, streets, voc"):
         open_dataset("coconut:/x", "train")
     assert set(REGISTRY) == {"ade20k", "camvid", "cityscapes", "folder", "streets", "voc"}
 
@@ -232,7 +232,7 @@ def test_folder_with_lists(tmp_path: Path) -> None:
     (tmp_path / "val.txt").write_text("c\nzebra\n")
     with pytest.raises(DataError, match=r"'zebra' \(1 of 2 names\)"):
         open_dataset(f"folder:{tmp_path}", "val")
-    with pytest.raises(DataError, match="train.txt"):
+    with pytest.raises(DataError, match=r"train.txt"):
         open_dataset(f"folder:{tmp_path}", "train")
 
 
@@ -252,7 +252,7 @@ def test_folder_with_json_classes(tmp_path: Path) -> None:
     assert [item.name for item in open_dataset(f"folder:{tmp_path}", "train").classes] == ["a", "b"]
     for broken in ("{", "[]", '[{"name": "a"}]', '[{"name": "a", "colour": [1, 2, 300]}]', "[3]"):
         (tmp_path / "classes.json").write_text(broken)
-        with pytest.raises(DataError, match="classes.json"):
+        with pytest.raises(DataError, match=r"classes.json"):
             open_dataset(f"folder:{tmp_path}", "train")
 
 
@@ -262,14 +262,14 @@ def test_folder_with_json_classes(tmp_path: Path) -> None:
 def test_folder_with_a_broken_class_table(text: str, tmp_path: Path) -> None:
     make_folder(tmp_path, np.zeros((1, 3), np.uint8))
     (tmp_path / "classes.csv").write_text(text)
-    with pytest.raises(DataError, match="classes.csv"):
+    with pytest.raises(DataError, match=r"classes.csv"):
         open_dataset(f"folder:{tmp_path}", "train")
 
 
 def test_folder_picture_without_mask(tmp_path: Path) -> None:
     make_folder(tmp_path, np.zeros((1, 3), np.uint8))
     picture(tmp_path / "train" / "images" / "lonely.png")
-    with pytest.raises(DataError, match="lonely.png: no mask"):
+    with pytest.raises(DataError, match=r"lonely.png: no mask"):
         open_dataset(f"folder:{tmp_path}", "train")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -70,7 +71,7 @@ def test_an_instance_has_one_class_and_keeps_its_id_and_moves_little() -> None:
             assert len(found) == 1
             assert classes.setdefault(int(instance), int(found[0])) == int(found[0])
     followed = 0
-    for before, after in zip(frames, frames[1:], strict=False):
+    for before, after in pairwise(frames):
         for instance in _large_inner_instances(before):
             assert (after.instances == instance).any(), f"instance {instance} vanished within 0.1 s"
             assert np.hypot(*(_centre(before, instance) - _centre(after, instance))) < 40
