@@ -83,7 +83,7 @@ def read_indices(path: Path) -> NDArray[np.uint8]:
             if picture.mode not in ("P", "L"):
                 raise DataError(f"{path}: label picture of mode {picture.mode}", "palette (P) or grey (L) PNG of class indices")
             return np.array(picture, dtype=np.uint8)
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
         raise PictureError(f"{path}: cannot read the label picture ({error})", "a PNG of class indices") from error
 
 
@@ -106,7 +106,8 @@ def check_pair(image: NDArray[np.uint8], labels: NDArray[np.uint8], path: Path) 
         DataError: names the file and both sizes.
     """
     if image.shape[:2] != labels.shape:
-        raise DataError(f"{path}: label map of {labels.shape[1]}x{labels.shape[0]} px", f"{image.shape[1]}x{image.shape[0]} px as its picture")
+        size, expected = (f"{array.shape[1]}x{array.shape[0]} px" for array in (labels, image))
+        raise DataError(f"{path}: label map of {size}", f"{expected} as its picture")
 
 
 def _decode(path: Path, flags: int) -> NDArray[np.uint8]:
@@ -114,7 +115,10 @@ def _decode(path: Path, flags: int) -> NDArray[np.uint8]:
         data = np.fromfile(path, dtype=np.uint8)
     except OSError as error:
         raise PictureError(f"{path}: {error.strerror}", "a picture") from error
-    image = cv2.imdecode(data, flags) if data.size else None
+    try:
+        image = cv2.imdecode(data, flags) if data.size else None
+    except cv2.error:  # more pixels declared than OpenCV takes
+        image = None
     if image is None:
         raise PictureError(f"{path}: cannot decode the picture ({data.size} bytes)", "a JPEG, PNG or other picture OpenCV reads")
-    return image
+    return np.asarray(image, np.uint8)

@@ -47,9 +47,8 @@ class CamVid(Dataset):
         try:
             lines = path.read_text().splitlines()
         except OSError as error:
-            raise DataError(
-                f"{path}: {error.strerror}", "CamVid's folder with train.txt, val.txt and test.txt", "give --data camvid:PATH and a split it has"
-            ) from error
+            expected = "CamVid's folder with train.txt, val.txt and test.txt"
+            raise DataError(f"{path}: {error.strerror}", expected, "give --data camvid:PATH and a split it has") from error
         pairs = [self._local(line.split()) for line in lines if line.strip()]
         if not pairs:
             raise DataError(f"{path}: no frames", "a line per frame: IMAGE LABELS")

@@ -139,7 +139,7 @@ def read_coloured(path: Path, classes: Sequence[ClassInfo], ignored: Sequence[tu
             if picture.mode not in ("RGB", "RGBA"):
                 return read_indices(path)
             rgb = np.array(picture.convert("RGB"), dtype=np.int64)
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
         raise PictureError(f"{path}: cannot read the label picture ({error})", "a PNG of class indices or class colours") from error
     return _colours_to_indices(rgb, classes, ignored, path)
 

@@ -60,7 +60,7 @@ class Augment:
         matrix = np.array([[sx, 0, sx / 2 - 0.5 - left], [0, sy, sy / 2 - 0.5 - top]])
         size = (self.crop[1], self.crop[0])
         if max(sx, sy) < 0.7:  # bilinear sampling aliases when it skips pixels
-            image = cv2.GaussianBlur(image, (0, 0), 0.4 / min(sx, sy))
+            image = np.asarray(cv2.GaussianBlur(image, (0, 0), 0.4 / min(sx, sy)), np.uint8)
         out = cv2.warpAffine(
             image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(114, 114, 114)
         )

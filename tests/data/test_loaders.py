@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -138,6 +140,30 @@ def test_corrupt_masks_and_pictures_name_the_file(name: str, content: bytes, tmp
     path.write_bytes(good)
     image = next(p for p in tmp_path.rglob("*") if p.is_file() and p.suffix in (".jpg", ".png") and p != path)
     image.write_bytes(content)
+    with pytest.raises(PictureError, match=image.name):
+        open_dataset(f"{name}:{tmp_path}", "train")[0]
+
+
+def declared_png(side: int) -> bytes:
+    """A PNG of a few bytes that says it is ``side`` pixels square."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+
+
+@every("name")
+def test_a_picture_that_declares_too_many_pixels_is_refused(name: str, tmp_path: Path) -> None:
+    path = BUILDERS[name](tmp_path, np.zeros((3, 4), np.uint8))
+    good = path.read_bytes()
+    path.write_bytes(declared_png(60_000))
+    with pytest.raises(PictureError, match=path.name):
+        open_dataset(f"{name}:{tmp_path}", "train")[0]
+    path.write_bytes(good)
+    image = next(p for p in tmp_path.rglob("*") if p.is_file() and p.suffix in (".jpg", ".png") and p != path)
+    image.write_bytes(declared_png(60_000))
     with pytest.raises(PictureError, match=image.name):
         open_dataset(f"{name}:{tmp_path}", "train")[0]
 
