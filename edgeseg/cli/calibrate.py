@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from edgeseg.cli.common import JsonOption, ModelArg, SplitOption, note, print_json, print_lines, progress
+from edgeseg.cli.common import JsonOption, ModelArg, ModelDataOption, SplitOption, note, print_json, print_lines, progress
 
 EXAMPLES = """
 edgeseg calibrate streets
@@ -17,12 +17,7 @@ edgeseg calibrate my_model --data folder:photos --method percentile --percentile
 
 def command(
     model: ModelArg,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            "--data", metavar="NAME:PATH", help="Such as camvid:PATH; the procedural streets for a model trained on them."
-        ),
-    ] = None,
+    data: ModelDataOption = None,
     split: SplitOption = "train",
     method: Annotated[str, typer.Option("--method", metavar="NAME", help="minmax, percentile, entropy or mse.")] = "entropy",
     percentile: Annotated[

@@ -166,12 +166,16 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 DataOption = Annotated[
     str, typer.Option("--data", metavar="NAME:PATH", help="Data set, such as camvid:PATH, folder:PATH or streets (needs no path).")
 ]
+ModelDataOption = Annotated[
+    str | None,
+    typer.Option("--data", metavar="NAME:PATH", help="Such as camvid:PATH or folder:PATH; streets for a model trained on it."),
+]
 SplitOption = Annotated[str, typer.Option("--split", metavar="SPLIT", help="Which part of the data set: train, val or test.")]
 BackendOption = Annotated[
     str,
     typer.Option("--backend", metavar="NAME", help="auto, ort, openvino or torch; auto keeps the fastest whose accuracy holds."),
 ]
-PrecisionOption = Annotated[str, typer.Option("--precision", metavar="NAME", help="fp32, bf16, fp16 or int8.")]
+PrecisionOption = Annotated[str, typer.Option("--precision", metavar="NAME", help="fp32, bf16, fp16 or int8; auto tries all.")]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, max=1024, help="CPU threads; all cores by default.")]
 OutputOption = Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="The model folder to write.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")]

@@ -10,6 +10,7 @@ from edgeseg.cli.common import (
     BackendOption,
     JsonOption,
     ModelArg,
+    ModelDataOption,
     PrecisionOption,
     SplitOption,
     ThreadsOption,
@@ -26,12 +27,7 @@ edgeseg eval camvid --data camvid:/data/CamVid --split test --backend openvino -
 
 def command(
     model: ModelArg,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            "--data", metavar="NAME:PATH", help="Such as camvid:PATH; the procedural streets for a model trained on them."
-        ),
-    ] = None,
+    data: ModelDataOption = None,
     split: SplitOption = "test",
     backend: BackendOption = "auto",
     precision: PrecisionOption = "auto",

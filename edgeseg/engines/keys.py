@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import platform
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from edgeseg import __version__
 from edgeseg.engines.session import Backend
 from edgeseg.errors import EdgesegError
-from edgeseg.files import sha256_json
+from edgeseg.files import sha256_file, sha256_json
 from edgeseg.folder import GRAPH, RANGES, WEIGHTS, ModelFolder
 from edgeseg.manifest import Manifest
 
@@ -45,6 +46,16 @@ def target_profile() -> str:
     return "arm" if platform.machine().lower() in ("aarch64", "arm64", "armv7l") else "x86"
 
 
+@functools.cache
+def _passes(backend: str) -> str:
+    """SHA-256 of the code that rewrites graphs on their way into an engine: another placement of Q/DQ is another engine."""
+    spec = importlib.util.find_spec("calibration")
+    roots = [Path(root) for root in (spec.submodule_search_locations or [])] if spec else []
+    own = Path(__file__).parent
+    files = [*(path for root in roots for path in root.glob("*.py")), own / "lowering.py", own / f"{backend}.py"]
+    return sha256_json(sorted((path.name, sha256_file(path)) for path in files if path.is_file()))
+
+
 def _sha(manifest: Manifest, name: str) -> str:
     info = manifest.files.get(name)
     return info.sha256 if info else "none"
@@ -57,6 +68,7 @@ def engine_fields(folder: ModelFolder, backend: Backend, precision: str, threads
     fields: dict[str, Any] = {
         "format": ENGINE_FORMAT,
         "edgeseg": __version__,
+        "passes": _passes(backend.NAME),
         "graph": _sha(manifest, GRAPH),
         # Weights live in the graph, except for torch, which builds the network and loads them.
         "weights": _sha(manifest, WEIGHTS) if backend.NAME == "torch" else "in graph",
