@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -207,12 +207,6 @@ def _parse_options(options: str) -> tuple[int, int, int]:
     if not 0 <= variant < 100:
         raise DataError(f"streets:{options}: seed {variant}", "0..99")
     return width, height, variant
-
-
-@lru_cache(maxsize=2)
-def scenes(width: int, height: int, seed: int) -> StreetScenes:
-    """``StreetScenes``, kept for the next call with the same arguments."""
-    return StreetScenes(width, height, seed)
 
 
 def write_clip(path: Path, seconds: float, width: int = 1280, height: int = 720, seed: int = CLIP_SEED) -> Path:
