@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -170,7 +171,7 @@ def test_signals_clean_up_and_exit_with_their_code(tmp_path: Path, number: int, 
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
-    script = f"{sys.executable} -m edgeseg doctor | head -c 1 > /dev/null"
+    script = f"{shlex.quote(sys.executable)} -m edgeseg doctor | head -c 1 > /dev/null"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=120, check=False)
     assert done.stderr == ""
 
@@ -316,6 +317,7 @@ def test_the_document_shows_every_command() -> None:
 @pytest.mark.parametrize("line", command_lines(), ids=" ".join)
 def test_the_documents_examples_use_options_that_exist(line: list[str]) -> None:
     command = cli.load_command(line[0])
-    command = getattr(command, "commands", {}).get(line[1], command)
+    for name in line[1:2]:
+        command = getattr(command, "commands", {}).get(name, command)
     known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
     assert {item for item in line if item.startswith("-")} <= known
