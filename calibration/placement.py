@@ -10,12 +10,8 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 from calibration.graph import STANDARD_DOMAINS, Index, attributes, element_types, index, static_shapes
 from calibration.profiles import PROFILES, Profile
 
-# Operators whose output values are among (or between) their input's: 8-bit codes pass through under the same scale.
-_MOVES = {
-    "MaxPool", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Resize", "DepthToSpace", "SpaceToDepth",
-    "Slice", "Split", "Expand", "Tile", "Pad",
-}  # fmt: skip
 _CLAMPS = {"Relu", "Clip"}
+_NONNEGATIVE = {"Relu", "Clip", "Sigmoid", "Softmax", "HardSigmoid"}  # Clip: in networks, ReLU6
 
 
 @dataclass
@@ -134,9 +130,12 @@ class _Planner:
         if tensor in self.sources:
             return self.sources[tensor]
         inputs = self._moved_inputs(tensor)
-        for source in [self._demand(name) for name in inputs]:
+        sources = [self._demand(name) for name in inputs]
+        if not self._may_share(inputs):
+            inputs = sources = []
+        for source in sources:
             self._tie(tensor, source)
-        if not inputs or self.profile.restate:
+        if not inputs or self.known.producer[tensor].op_type in self.profile.restate:
             self.chosen.add(tensor)
         self.sources[tensor] = self.sources[inputs[0]] if inputs else tensor
         return self.sources[tensor]
@@ -146,10 +145,10 @@ class _Planner:
         node = self.known.producer.get(tensor)
         if node is None or node.domain not in STANDARD_DOMAINS or node.name in self.skip or not self._is_float(tensor):
             return []
-        if node.op_type == "Concat" and self.profile.share_scales:
-            return [] if any(self.known.is_constant(name) for name in node.input) else list(dict.fromkeys(node.input))
-        if node.op_type not in _MOVES or self.known.is_constant(node.input[0]):
+        if node.op_type not in self.profile.moves or self.known.is_constant(node.input[0]):
             return []
+        if node.op_type == "Concat":
+            return [] if any(self.known.is_constant(name) for name in node.input) else list(dict.fromkeys(node.input))
         if node.op_type == "MaxPool" and len([name for name in node.output if name]) > 1:
             return []  # the runtimes have no 8-bit kernel with indices
         if node.op_type == "Resize" and not _resize_interpolates(node):
@@ -157,6 +156,16 @@ class _Planner:
         if node.op_type == "Pad" and not self._pads_zero(node):
             return []
         return [node.input[0]]
+
+    def _may_share(self, tensors: list[str]) -> bool:
+        return self.profile.share_mixed or len({self._is_nonnegative(name) for name in tensors}) == 1
+
+    def _is_nonnegative(self, tensor: str) -> bool:
+        node = self.known.producer.get(tensor)
+        inputs = self._moved_inputs(tensor)
+        if inputs:
+            return all(self._is_nonnegative(name) for name in inputs)
+        return node is not None and node.op_type in _NONNEGATIVE
 
     def _pads_zero(self, node: NodeProto) -> bool:
         """Zero is a code of every scale; another constant may lie outside the range."""
