@@ -94,8 +94,9 @@ class Pipeline:
             EdgesegError: the source failed for good, or a stage did.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        for thread in (self._supervisor, *self._threads, *self._runners):
-            thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        joins = [self._supervisor.join, *(item.join for item in self._threads), *(item.join for item in self._runners)]
+        for join in joins:
+            join(None if deadline is None else max(0.0, deadline - time.monotonic()))
         if self.alive():
             return False
         if self.error or self._supervisor.error:

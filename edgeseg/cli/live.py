@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -27,8 +26,9 @@ from edgeseg.cli.common import (
 from edgeseg.errors import EdgesegError, SourceError
 
 if TYPE_CHECKING:
-    from edgeseg.engines import Segmenter
     from edgeseg_live.pipeline import Pipeline
+
+    from edgeseg.engines import Segmenter
 
 EXAMPLES = """
 edgeseg live streets --source synth: --sink http://127.0.0.1:8080

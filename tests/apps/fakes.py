@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
+from edgeseg_live.frames import Result
+from edgeseg_live.sources import CorruptFrameError, Picture, SourceFactory
 
 from edgeseg.manifest import ClassInfo, InputSpec, Manifest
 from edgeseg.postprocess import LabelDecoder
 from edgeseg.preprocess import Preprocessor
-from edgeseg_live.frames import Result
-from edgeseg_live.sources import CorruptFrameError, Picture, SourceFactory
 
 COLOURS = [(70, 130, 180), (128, 64, 128), (107, 142, 35), (220, 20, 60)]
 NAMES = ["sky", "road", "tree", "car"]

@@ -132,7 +132,8 @@ class Mp4Sink:
     def _to_yuv(self, image: Image) -> Any:
         # cv2 converts six times faster than swscale here; both are BT.601, limited range.
         fitted = fit(image, self._stream.width, self._stream.height)
-        frame = av.VideoFrame.from_ndarray(cv2.cvtColor(fitted, cv2.COLOR_BGR2YUV_I420), format="yuv420p")
+        planes: Any = cv2.cvtColor(fitted, cv2.COLOR_BGR2YUV_I420)
+        frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
         frame.colorspace, frame.color_range = _BT601, _MPEG_RANGE
         return frame
 

@@ -1,4 +1,4 @@
-"""``http://127.0.0.1:PORT?quality=80&width=1280``: the page that shows the overlay in a browser."""
+"""``http://127.0.0.1:PORT?quality=80&width=1280&fps=30``: the page that shows the overlay in a browser."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class PageSink:
         self._host, port = _address(uri)
         self._width = uri.integer("width", 1280, 64, 16384)
         self._jpeg = [cv2.IMWRITE_JPEG_QUALITY, uri.integer("quality", 80, 10, 100)]
-        self._cap = RateCap(uri.number("fps", 30, 0.1, 1000))
+        self._cap = RateCap(uri.number("fps", 30, 0, 1000) or None)
         token = uri.take("token", options.token)
         if not is_local(self._host) and not token:
             raise SourceError(

@@ -33,7 +33,7 @@ class BgrConverter:
 
     def __call__(self, frame: Any) -> Image:
         bgr = self._reformatter.reformat(frame, format="bgr24")
-        plane = bgr.planes[0]
+        plane: Any = bgr.planes[0]
         rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: bgr.height, : bgr.width * 3]
         image = rows.reshape(bgr.height, bgr.width, 3)
         turn = _ROTATIONS.get(int(getattr(frame, "rotation", 0)) % 360)

@@ -47,7 +47,7 @@ class PageServer:
         self._host, self._port, self._token = host, port, token
         self._stats, self._classes = stats, classes
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="web", daemon=True)
+        self._thread: threading.Thread | None = None
         self._socket: socket.socket | None = None
         self._serving = threading.Event()
         self.hub = Hub(self._loop, MAX_VIEWERS)
@@ -70,6 +70,7 @@ class PageServer:
                 f"--sink http://{self._host}:{self._port}: {reason}", "a free port of this machine", "port 0 takes any"
             ) from error
         self._port = self._socket.getsockname()[1]
+        self._thread = threading.Thread(target=self._run, args=(self._socket,), name="web", daemon=True)
         self._thread.start()
         self._serving.wait()
         return self.url
@@ -81,30 +82,30 @@ class PageServer:
 
     def close(self) -> None:
         """Let the viewers go and stop serving."""
-        if self._thread.is_alive():
+        if self._thread is not None and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(5)
         if self._socket is not None:
             self._socket.close()
 
-    def _run(self) -> None:
+    def _run(self, bound: socket.socket) -> None:
         asyncio.set_event_loop(self._loop)
         try:
-            runner = self._loop.run_until_complete(self._serve())
+            runner, server = self._loop.run_until_complete(self._serve(bound))
         finally:
             self._serving.set()
         self._loop.run_forever()
         self.hub.close()
+        server.close()
         self._loop.run_until_complete(runner.cleanup())
         self._loop.close()
 
-    async def _serve(self) -> web.AppRunner:
-        limits = {"keepalive_timeout": KEEP_ALIVE_S, "lingering_time": 0, "shutdown_timeout": 1.0}
+    async def _serve(self, bound: socket.socket) -> tuple[web.AppRunner, asyncio.AbstractServer]:
+        limits: dict[str, Any] = {"keepalive_timeout": KEEP_ALIVE_S, "lingering_time": 0, "shutdown_timeout": 1.0}
         runner = web.AppRunner(self.application(), access_log=None, handle_signals=False, handler_cancellation=True, **limits)
         await runner.setup()
-        server = await self._loop.create_server(self.guard.factory(runner.server), sock=self._socket)
-        runner.app.on_shutdown.append(lambda _: _stop(server))
-        return runner
+        server = await self._loop.create_server(self.guard.factory(runner.server), sock=bound)
+        return runner, server
 
     # --- routes ----------------------------------------------------------------------------------------------------
 
@@ -188,10 +189,6 @@ class PageServer:
                 await socket_.close(code=1008, message=b'only {"ack": number} is understood, 200 a second')
                 return
             self.hub.seen(viewer, number)
-
-
-async def _stop(server: asyncio.AbstractServer) -> None:
-    server.close()
 
 
 def _part(packet: Packet) -> bytes:
