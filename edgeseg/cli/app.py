@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib
 import os
 import signal
 import sys
+import threading
 import traceback
 from pathlib import Path
 from types import FrameType, ModuleType
@@ -179,6 +181,8 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         report_error("interrupted")
         return EXIT_INTERRUPT
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
     except BrokenPipeError:
         return _silence_stdout()
     except Exception as error:
@@ -198,6 +202,7 @@ def _silence_stdout() -> int:
 def main(arguments: list[str] | None = None) -> int:
     """The ``edgeseg`` script. 0 well, 1 a user's error, 2 wrong usage, 70 a bug, 130 interrupted, 143 terminated."""
     signal.signal(signal.SIGTERM, _terminate)
+    script = arguments is None
     arguments = sys.argv[1:] if arguments is None else arguments
     if "--json" in arguments:
         from edgeseg.cli.common import keep_stdout_for_json
@@ -208,4 +213,20 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         code = _silence_stdout()
+    if script:
+        _leave_daemons(code)
     return code
+
+
+def _leave_daemons(code: int) -> None:
+    """End now if daemon threads remain, such as a capture that hangs.
+
+    One that returns from native code while the interpreter is torn down is unwound through C++ frames that forbid it,
+    and the process would abort after all its work was done.
+    """
+    if any(thread.daemon for thread in threading.enumerate()):
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(code)

@@ -176,6 +176,18 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     assert done.stderr == ""
 
 
+def test_a_hanging_daemon_thread_does_not_change_the_exit() -> None:
+    program = (
+        "import atexit, sys, threading, time, typer\nfrom edgeseg.cli import app\n"
+        "atexit.register(lambda: print('tidied'))\n"
+        "def work():\n    threading.Thread(target=time.sleep, args=(60,), daemon=True).start(); print('done')\n"
+        "holder = typer.Typer(add_completion=False); holder.command('zoo')(work)\n"
+        "app.load_command = lambda name: typer.main.get_command(holder)\nsys.argv = ['edgeseg', 'zoo']\nsys.exit(app.main())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["done", "tidied"], "")
+
+
 # --- JSON --------------------------------------------------------------------------------------------------------
 
 
