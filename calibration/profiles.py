@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from calibration.errors import CalibrationError
 
-
 # Operators whose output values are among (or between) their input's: 8-bit codes pass through under the same scale.
 MOVES = frozenset({
     "Concat", "MaxPool", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Resize", "DepthToSpace",
