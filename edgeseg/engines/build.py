@@ -79,7 +79,9 @@ def _build(folder: ModelFolder, adapter: Any, fields: dict[str, Any], progress: 
     progress(f"building {adapter.NAME} {precision} for {threads} thread{'s' if threads > 1 else ''}")
     started = time.monotonic()
     with atomic_directory(target) as directory:
-        job = BuildJob(directory, folder, folder.manifest, precision, threads, lambda: prepared_graph(folder, precision))
+        job = BuildJob(
+            directory, folder, folder.manifest, precision, threads, lambda: prepared_graph(folder, precision, adapter.NAME)
+        )
         adapter.build(job)
         info = engine_cache.describe(
             directory,
@@ -91,8 +93,8 @@ def _build(folder: ModelFolder, adapter: Any, fields: dict[str, Any], progress: 
     return Engine(target, info)
 
 
-def prepared_graph(folder: ModelFolder, precision: str) -> onnx.ModelProto:
-    """The float graph in canonical form, or for int8 the Q/DQ graph of this machine's profile; shapes fixed.
+def prepared_graph(folder: ModelFolder, precision: str, backend: str) -> onnx.ModelProto:
+    """The float graph in canonical form, or for int8 the Q/DQ graph by the backend's profile here; shapes fixed.
 
     Raises:
         ManifestError: model.onnx or ranges.json differs from what the manifest says.
@@ -116,7 +118,7 @@ def prepared_graph(folder: ModelFolder, precision: str) -> onnx.ModelProto:
             raise BackendError(
                 f"{folder.ranges}: made with another $.input than model.json has now", "ranges of this preprocessing", fix
             )
-        model = quantize(model, ranges, profile=target_profile())
+        model = quantize(model, ranges, profile=target_profile(backend))
     spec = folder.manifest.input
     return freeze_shape(model, spec.name, spec.shape)
 

@@ -41,8 +41,10 @@ def device() -> dict[str, str]:
     }
 
 
-def target_profile() -> str:
-    """The calibration profile of this machine's CPU backends: where Q/DQ nodes go and how they are signed."""
+def target_profile(backend: str) -> str:
+    """The calibration profile of a backend on this machine: where Q/DQ nodes go and how they are signed."""
+    if backend == "openvino":
+        return "openvino"
     return "arm" if platform.machine().lower() in ("aarch64", "arm64", "armv7l") else "x86"
 
 
@@ -74,7 +76,7 @@ def engine_fields(folder: ModelFolder, backend: Backend, precision: str, threads
         "weights": _sha(manifest, WEIGHTS) if backend.NAME == "torch" else "in graph",
         "precision": precision,
         "ranges": _sha(manifest, RANGES) if precision == "int8" else "unused",
-        "profile": target_profile() if precision == "int8" else "unused",
+        "profile": target_profile(backend.NAME) if precision == "int8" else "unused",
         "backend": backend.NAME,
         "backend_version": backend.version(),
         "threads": threads,

@@ -66,7 +66,7 @@ def layer_errors(
     Raises:
         BackendError: a backend or precision that cannot expose its layers.
     """
-    graphs = [expose(prepared_graph(folder, precision)) for _, precision in (a, b)]
+    graphs = [expose(prepared_graph(folder, precision, backend)) for backend, precision in (a, b)]
     producers = {name: node.op_type for node in graphs[0].graph.node for name in node.output}
     common = {value.name for value in graphs[0].graph.output} & {value.name for value in graphs[1].graph.output}
     names = [name for name in producers if name in common]

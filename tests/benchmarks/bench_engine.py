@@ -32,7 +32,7 @@ Call = Callable[[], object]
 
 def bare_loop(folder: ModelFolder, backend: str, precision: str, threads: int, tensor: np.ndarray) -> Call:
     """One inference, written directly against the backend."""
-    graph = prepared_graph(folder, precision)
+    graph = prepared_graph(folder, precision, backend)
     if backend == "ort":
         options = ort_engine.session_options(threads)
         session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -60,7 +60,7 @@ def test_classes_of_outputs() -> None:
 
 
 def test_expose_gives_every_float_tensor(folder: ModelFolder) -> None:
-    graph = prepared_graph(folder, "fp32")
+    graph = prepared_graph(folder, "fp32", "ort")
     exposed = expose(graph)
     made = {name for node in graph.graph.node for name in node.output}
     assert {value.name for value in exposed.graph.output} == made
