@@ -163,17 +163,14 @@ class Blend {
     const int weight = (int)std::lround(alpha * 256);
     const uint8_t* colours = data<uint8_t>(palette);
     for (int i = 0; i < 256; ++i)
-      for (int c = 0; c < 3; ++c) {
-        add_[4 * i + c] = (uint16_t)(i == 255 ? 128 : colours[3 * i + c] * weight + 128);
-        keep_[4 * i + c] = (uint16_t)(i == 255 ? 256 : 256 - weight);
-      }
-    args_ = {data<uint8_t>(frame), frame.stride(0), data<uint8_t>(out), out.stride(0), (int)frame.shape(1), add_, keep_};
+      for (int c = 0; c < 3; ++c) add_[4 * i + c] = (uint16_t)(colours[3 * i + c] * weight + 128);
+    args_ = {data<uint8_t>(frame), frame.stride(0), data<uint8_t>(out), out.stride(0), (int)frame.shape(1), add_, (uint16_t)(256 - weight)};
   }
   Blend(const Blend&) = delete;
   const OverlayArgs& args() const { return args_; }
 
  private:
-  uint16_t add_[1024] = {}, keep_[1024] = {};
+  uint16_t add_[1024] = {};
   OverlayArgs args_;
 };
 

@@ -6,6 +6,8 @@
 
 namespace edgeseg {
 
+constexpr int kIgnore = 255;  // a label that leaves the frame as it is
+
 // One axis of a half-pixel bilinear resize: output i reads lo[i] and hi[i] with weights 1 - frac[i] and frac[i].
 struct AxisView {
   const int32_t* lo;
@@ -31,7 +33,7 @@ struct OverlayArgs {
   ptrdiff_t out_stride;
   int w;
   const uint16_t* add;  // (256, 4): colour * alpha + 128, alpha in 1/256; the fourth is padding
-  const uint16_t* keep;  // (256, 4): 256 - alpha, or 256 for a label that leaves the frame as it is
+  uint16_t keep;  // 256 - alpha
 };
 
 struct UpsampleArgs {
