@@ -29,22 +29,19 @@ command = typer.Typer(no_args_is_help=True)
 @command.command("list")
 def list_engines(model: ModelArg, as_json: JsonOption = False) -> None:
     """List the built engines and whether each is still whole."""
-    from edgeseg.engines.cache import engines, verify
+    from edgeseg.engines.cache import Engine, entries
     from edgeseg.folder import open_folder
 
-    rows: list[dict[str, Any]] = [
-        {
-            "key": engine.info["key"],
-            "backend": engine.backend,
-            "precision": engine.precision,
-            "threads": engine.info["fields"]["threads"],
-            "bytes": engine.bytes,
-            "build_seconds": engine.info.get("build_seconds"),
-            "created": engine.info.get("created"),
-            "problem": verify(engine) or None,
+    def details(engine: Engine | None) -> dict[str, Any]:
+        info = engine.info if engine else {"fields": {}}
+        return {
+            **{name: info["fields"].get(name) for name in ("backend", "precision", "threads")},
+            "bytes": engine.bytes if engine else None,
+            **{name: info.get(name) for name in ("build_seconds", "created")},
         }
-        for engine in engines(open_folder(model))
-    ]
+
+    found = entries(open_folder(model))
+    rows = [{"key": path.name, **details(engine), "problem": problem or None} for path, engine, problem in found]
     if as_json:
         print_json({"engines": rows})
         return

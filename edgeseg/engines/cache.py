@@ -99,9 +99,19 @@ def find(folder: ModelFolder, fields: dict[str, Any]) -> Engine | None:
     return engine
 
 
+def entries(folder: ModelFolder) -> list[tuple[Path, Engine | None, str]]:
+    """Every engine directory by key, its engine if engine.json can be read, and what is wrong with it (empty: nothing)."""
+    found = []
+    for path in sorted(folder.engines.glob("*-*-*")):
+        if path.is_dir() and not path.name.startswith("."):
+            engine, problem = read_engine(path)
+            found.append((path, engine, verify(engine) if engine else problem))
+    return found
+
+
 def engines(folder: ModelFolder) -> list[Engine]:
-    """Every readable engine of the folder, by key."""
-    found = [read_engine(path)[0] for path in sorted(folder.engines.glob("*-*-*")) if path.is_dir()]
+    """Every engine of the folder whose engine.json can be read, by key."""
+    found = (read_engine(path)[0] for path in sorted(folder.engines.glob("*-*-*")) if path.is_dir())
     return [engine for engine in found if engine is not None]
 
 

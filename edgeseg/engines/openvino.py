@@ -57,6 +57,8 @@ def properties(precision: str, threads: int) -> dict[str, Any]:
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": "1",
         "INFERENCE_NUM_THREADS": threads,
+        # Capture, decoding and display share the cores: a pinned thread could not step aside for them.
+        "ENABLE_CPU_PINNING": False,
         "INFERENCE_PRECISION_HINT": hint,
     }
 

@@ -48,6 +48,12 @@ def test_damage_is_listed(folder: ModelFolder, capfd: pytest.CaptureFixture[str]
     (engine.directory / "engine.onnx").write_bytes(b"")
     (listed,) = report(capfd, "list", str(folder.path))["engines"]
     assert "0 bytes" in listed["problem"]
+    (engine.directory / "engine.json").write_text("{")
+    (listed,) = report(capfd, "list", str(folder.path))["engines"]
+    assert (listed["key"], listed["backend"]) == (engine.info["key"], None)
+    assert "cannot be read" in listed["problem"]
+    assert run(["cache", "list", str(folder.path)]) == 0
+    assert "cannot be read" in capfd.readouterr().out
 
 
 def test_explain_everything_by_default(folder: ModelFolder, capfd: pytest.CaptureFixture[str]) -> None:
