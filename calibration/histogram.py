@@ -19,7 +19,7 @@ class Histogram:
 
     The exponent is the smallest at which the data seen so far fit into :data:`BINS` bins. Going up by one merges bins
     2j and 2j+1, which is exact as bins are aligned to zero; so the state depends on the values seen and not on their
-    order or batching, and two histograms can be merged.
+    order or batching, and two histograms can be merged. (Values below 2**-149 widths count as zero: float32 ends there.)
 
     Attributes:
         counts: (BINS,) int64.
