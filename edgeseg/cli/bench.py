@@ -18,6 +18,7 @@ from edgeseg.cli.common import (
     print_table,
     progress,
 )
+from edgeseg.cli.opening import open_segmenter
 
 EXAMPLES = """
 edgeseg bench streets
@@ -40,16 +41,15 @@ def command(
 
     The figures are kept in model.json with the machine's name.
     """
-    from edgeseg.engines import default_threads, load_segmenter
+    from edgeseg.engines import default_threads
     from edgeseg.engines.select import synthetic_frames
     from edgeseg.folder import open_folder
     from edgeseg.measure.bench import bench
-    from edgeseg.measure.samples import judging_frames
 
     width, height = _size(frame_size)
     folder, threads = open_folder(model), threads or default_threads()
     with (
-        load_segmenter(folder, backend, precision, threads, frames=judging_frames(folder)) as segmenter,
+        open_segmenter(folder, backend, precision, threads, quiet=as_json) as segmenter,
         progress("timing", 2, quiet=as_json) as bar,
     ):
         pictures = synthetic_frames(height, width, count=4)

@@ -18,6 +18,7 @@ from edgeseg.cli.common import (
     print_table,
     progress,
 )
+from edgeseg.cli.opening import open_segmenter
 
 EXAMPLES = """
 edgeseg eval streets
@@ -40,16 +41,15 @@ def command(
     Figures of a whole split are kept in model.json.
     """
     from edgeseg.data import open_dataset
-    from edgeseg.engines import load_segmenter
     from edgeseg.folder import open_folder
     from edgeseg.measure.evaluate import evaluate
-    from edgeseg.measure.samples import judging_frames, require_data
+    from edgeseg.measure.samples import require_data
 
     folder = open_folder(model)
     name = require_data(folder.manifest, data)
     total = len(open_dataset(name, split))
     with (
-        load_segmenter(folder, backend, precision, threads, frames=judging_frames(folder, name)) as segmenter,
+        open_segmenter(folder, backend, precision, threads, data=name, quiet=as_json) as segmenter,
         progress(
             f"evaluating {segmenter.session.backend} {segmenter.session.precision}", min(frames or total, total), quiet=as_json
         ) as bar,

@@ -19,7 +19,7 @@ import pytest
 from calibration import CalibrationError
 from edgeseg.engines import build_engine, load_engine
 from edgeseg.engines.cache import INFO, clear, engines, explain, read_engine, verify
-from edgeseg.engines.keys import device, difference, engine_fields, engine_key
+from edgeseg.engines.keys import device, difference, engine_fields, engine_key, target_profile
 from edgeseg.engines.session import get_backend
 from edgeseg.errors import BackendError, EdgesegError, ManifestError
 from edgeseg.folder import GRAPH, ModelFolder
@@ -75,6 +75,7 @@ def test_changed_ranges_rebuild_int8_only(folder: ModelFolder) -> None:
     ("name", "value"),
     [
         ("backend_version", "0.1"),
+        ("passes", "0" * 64),
         ("device.cpu", "another CPU"),
         ("device.isa", "sse4_2"),
         ("input.mean", [0.0, 0.0, 0.0]),
@@ -208,6 +209,11 @@ def test_cache_directory_that_is_a_file_is_refused(folder: ModelFolder) -> None:
 def test_zero_threads_are_refused(folder: ModelFolder) -> None:
     with pytest.raises(EdgesegError, match="--threads -1"):
         build_engine(folder, "ort", "fp32", -1)
+
+
+def test_profiles_fit_their_backends() -> None:
+    assert target_profile("openvino") == "openvino"
+    assert target_profile("ort") in ("x86", "arm")
 
 
 def test_device_is_named() -> None:
