@@ -36,7 +36,8 @@ def device() -> dict[str, str]:
     family = "/".join(fields[name] for name in ("cpu family", "model", "stepping", "cpu part") if name in fields)
     return {
         "arch": platform.machine(),
-        "cpu": " ".join(part for part in (fields.get("model name") or platform.processor() or platform.machine(), family) if part),
+        "cpu": fields.get("model name") or platform.processor() or platform.machine(),
+        "stepping": family,
         "isa": " ".join(flag for flag in _ISA_FLAGS if flag in flags),
     }
 

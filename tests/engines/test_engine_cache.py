@@ -217,7 +217,7 @@ def test_profiles_fit_their_backends() -> None:
 
 
 def test_device_is_named() -> None:
-    assert set(device()) == {"arch", "cpu", "isa"}
+    assert set(device()) == {"arch", "cpu", "stepping", "isa"}
     assert device()["cpu"]
 
 
