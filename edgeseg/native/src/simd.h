@@ -102,7 +102,7 @@ static inline vshort load_pixels(const uint8_t* row, const int32_t* at) {
 }
 static inline vshort mulhrs(vshort a, vshort b) {
   const vshort high = (vshort)_mm_mulhi_epi16((__m128i)a, (__m128i)b);
-  return high + high + (vshort)((((vushort)(a * b) >> 14) + 1) >> 1);
+  return high + high + (vshort)((((vushort)a * (vushort)b >> 14) + 1) >> 1);
 }
 static inline vshort right_pixel(vshort v) { return (vshort)_mm_bsrli_si128((__m128i)v, 6); }
 static inline vshort first_halves(vshort a, vshort b) { return (vshort)_mm_unpacklo_epi64((__m128i)a, (__m128i)b); }
