@@ -80,6 +80,7 @@ class SinkRunner:
 
     def _fail(self, error: Exception) -> None:
         self.counters.add("errors")
-        self.error = self.error or redact(str(error) or type(error).__name__)
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        self.error = self.error or redact(str(reason))
         # Closed: later frames pass by without waiting, and are not counted as dropped.
         self.slot.close(discard=True)

@@ -107,6 +107,8 @@ class Mp4Sink:
         check_writable(self._target.parent)
 
     def write(self, result: Result) -> None:
+        if self._output is not None and self._output.full:
+            raise DiskFullError(errno.ENOSPC, "disk full; the recording ends here, and plays", str(self._target))
         if self._container is None:
             self._begin(result)
         pts = (result.frame.media_ns - self._first_ns) * _TICKS_PER_S // 1_000_000_000
@@ -118,8 +120,6 @@ class Mp4Sink:
         except Exception:
             self._broken = True
             raise
-        if self._output is not None and self._output.full:
-            raise DiskFullError(errno.ENOSPC, "disk full; the recording ends here and plays", str(self._target))
 
     def _begin(self, result: Result) -> None:
         temporary = self._stack.enter_context(atomic_path(self._target))

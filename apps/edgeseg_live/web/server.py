@@ -65,6 +65,7 @@ class PageServer:
         try:
             self._socket = socket.create_server((self._host, self._port), family=family, backlog=64)
         except (OSError, OverflowError) as error:
+            self._loop.close()
             reason = getattr(error, "strerror", None) or str(error)
             raise SourceError(
                 f"--sink http://{self._host}:{self._port}: {reason}", "a free port of this machine", "port 0 takes any"
