@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "training": {"models", "ops", "data", "metrics", "preprocess"},
     "export": {"models", "ops", "calibration"},
     "engines": {"preprocess", "postprocess", "native", "calibration", "models", "metrics", "data", "export"},
+    "report": {"native", "postprocess"},
     "measure": {"engines", "data", "metrics", "calibration", "preprocess", "postprocess", "native"},
 }
 # One file may load what its layer may not: the torch backend rebuilds the network, the auto choice needs labelled frames.
