@@ -178,6 +178,14 @@ def test_the_street_depends_on_seed_and_time_alone() -> None:
     assert round(first[2].media_ns / 1e6) == 133
 
 
+def test_a_looped_street_repeats_what_it_drew() -> None:
+    source = source_factory("synth:?size=64x48&loop=3")()
+    source.open()
+    pictures = [source.read() for _ in range(7)]
+    assert pictures[6].image is pictures[3].image is pictures[0].image
+    assert [round(item.media_ns / 1e8) for item in pictures] == [0, 0, 1, 1, 1, 2, 2]
+
+
 @pytest.mark.parametrize(
     ("name", "frames", "shape"), [("car-detection.mp4", 377, (432, 768, 3)), ("mmtracking_demo.mp4", 8, (1080, 1920, 3))]
 )
