@@ -22,6 +22,8 @@ from edgeseg_live.uri import redact
 from edgeseg_live.watch import Backoff, FreezeDetector, Pacer, RateCap
 
 _LEFT_BEHIND = 4
+# No camera is meant to be this fast; a driver that fails may be.
+_FLOOD_FPS = 240.0
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class SupervisorConfig:
     Attributes:
         lossless: wait for the pipeline instead of dropping; only recorded sources.
         realtime: a recorded source plays at its own speed.
-        max_fps: faster frames are dropped (counted as ``capped``), or waited for when lossless.
+        max_fps: faster frames are dropped (counted as ``capped``), or waited for when lossless; 240 for live sources if None.
         freeze_s: identical pictures for this long mean a frozen camera; 0 switches the check off.
     """
 
@@ -117,7 +119,7 @@ class Supervisor:
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
         self._lock = threading.Lock()
         self._left_behind: list[_Connection] = []
-        self._cap, self._pacer = RateCap(self._config.max_fps), Pacer()
+        self._cap, self._pacer = RateCap(self._config.max_fps or (_FLOOD_FPS if factory.live else None)), Pacer()
         self._freeze: FreezeDetector | None = None
         self._size: tuple[int, int] | None = None
         self._index = 0

@@ -173,6 +173,12 @@ def test_a_flood_is_capped() -> None:
     assert capture.count("capped") > len(capture.frames)
 
 
+def test_a_live_source_is_capped_even_if_nobody_asks() -> None:
+    flood = lambda: ScriptedSource((picture(index) for index in itertools.count()), live=True)  # noqa: E731
+    capture = Capture(scripted(flood), SupervisorConfig(freeze_s=0)).until(60)
+    assert capture.count("capped") > 60
+
+
 def test_a_lossless_recording_is_slowed_down_by_the_cap() -> None:
     steps = [picture(index, media_ns=index) for index in range(10)]
     config = SupervisorConfig(lossless=True, realtime=False, max_fps=50)
