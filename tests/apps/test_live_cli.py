@@ -89,7 +89,7 @@ def test_a_signal_leaves_a_recording_that_plays(pictures: Path, tmp_path: Path, 
     assert process.returncode == code, err
     assert "Traceback" not in err
     report = json.loads(out)
-    assert count_frames(video) == report["sinks"][0]["frames"] > 5
+    assert count_frames(video) == report["sinks"][0]["frames"] > 0
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -61,24 +62,57 @@ def test_frames_ends_after_exactly_that_many() -> None:
     assert report["dropped"] == 0
 
 
-def test_slow_inference_drops_the_oldest_and_latency_stays_bounded() -> None:
-    keeper = Keeper(lossless=False)
-    pipeline = Pipeline(FakeSegmenter(infer_s=0.03), scripted(lambda: endless(0.004)), [keeper], FAST_RETRY, frames=20)
-    report = run(pipeline)
-    assert report["dropped"] > 20
+class Gated(FakeSegmenter):
+    """Inference waits for its gate, after the warm-up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+
+    def infer(self, tensor: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        if self.inferences:
+            self.gate.wait(30)
+        return super().infer(tensor, out)
+
+
+def test_latency_is_bounded_by_the_stages_however_much_arrives_meanwhile() -> None:
+    segmenter, keeper, hold, done = Gated(), Keeper(lossless=False), threading.Event(), threading.Event()
+
+    def steps():
+        for index in range(200):
+            yield picture(index)
+            yield 0.001
+        done.set()
+        yield hold
+
+    source = scripted(lambda: ScriptedSource(steps(), live=True))
+    pipeline = Pipeline(segmenter, source, [keeper], SupervisorConfig(freeze_s=0, stall_s=60, max_fps=1e6))
+    pipeline.start()
+    assert done.wait(30)
+    segmenter.gate.set()
+    wait_until(lambda: 199 in keeper.numbers)
+    hold.set()
+    pipeline.stop()
+    assert pipeline.wait(20)
+    report = pipeline.snapshot()
+    assert report["frames"] <= 5, "at most one frame in each stage and mailbox is older than the newest"
+    assert report["dropped"] >= 195
     assert keeper.indices == sorted(set(keeper.indices))
-    # However long it runs: one inference under way, one frame waiting for it, and what a busy machine adds.
-    assert report["latency_ms"]["p95"] < 250
-    assert np.polyfit(range(20), [keeper.captured_ns[i] - keeper.captured_ns[0] for i in range(20)], 1)[0] > 0
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def test_a_slow_screen_holds_up_neither_the_pipeline_nor_a_fast_one() -> None:
     slow, fast = Keeper(lossless=False, delay_s=0.1), Keeper(lossless=False)
     report = run(Pipeline(FakeSegmenter(), scripted(lambda: endless(0.005)), [slow, fast], FAST_RETRY, frames=60))
-    assert len(fast.numbers) > 50
-    assert len(slow.numbers) < 20
-    dropped = report["sinks"][0]["dropped"]
-    assert dropped == 60 - len(slow.numbers) > 40
+    assert report["frames"] == 60
+    assert len(slow.numbers) < len(fast.numbers)
+    assert report["sinks"][0]["dropped"] == 60 - len(slow.numbers) > 0
 
 
 def test_a_screen_beside_a_recording_drops_while_the_recording_keeps_all() -> None:
@@ -129,7 +163,7 @@ def test_stop_finishes_the_frames_under_way() -> None:
     keeper = Keeper()
     pipeline = Pipeline(FakeSegmenter(infer_s=0.01), scripted(lambda: endless(0.005)), [keeper], FAST_RETRY)
     pipeline.start()
-    time.sleep(0.3)
+    wait_until(lambda: len(keeper.numbers) > 3)
     pipeline.stop()
     assert pipeline.wait(10)
     assert keeper.closed == 1

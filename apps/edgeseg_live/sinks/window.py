@@ -49,7 +49,7 @@ class WindowSink:
     def write(self, result: Result) -> None:
         # All calls come from the sink's thread: toolkits want one thread, not the main one.
         if not self._open:
-            cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+            cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
             cv2.resizeWindow(_TITLE, result.overlay.shape[1], result.overlay.shape[0])
             self._open = True
         cv2.imshow(_TITLE, result.overlay)
