@@ -28,13 +28,16 @@ def create(name: str, num_classes: int, **options: Any) -> nn.Module:
     """The network ``name`` with ``num_classes`` outputs; ``options`` are its constructor's keyword arguments.
 
     Raises:
-        EdgesegError: unknown name or option.
+        EdgesegError: unknown name or option, or a value that the constructor cannot use.
     """
     if name not in REGISTRY:
         raise EdgesegError(f"architecture {name!r}", f"one of {', '.join(sorted(REGISTRY))}")
+    if num_classes < 1:
+        raise EdgesegError(f"{num_classes} classes", "at least 1")
     module, _, factory = REGISTRY[name].partition(":")
     try:
         network: nn.Module = getattr(import_module(module), factory)(num_classes, **options)
-    except TypeError as error:
-        raise EdgesegError(f"architecture {name!r}: {error}", "options that its constructor takes") from error
+    except (TypeError, ValueError, IndexError, ArithmeticError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise EdgesegError(f"architecture {name!r}: {reason[:200]}", "options and values that its constructor takes") from error
     return network

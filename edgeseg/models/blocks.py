@@ -37,6 +37,13 @@ def resize_like(x: Tensor, reference: Tensor) -> Tensor:
     return F.interpolate(x, size=reference.shape[-2:], mode="bilinear", align_corners=False)
 
 
+def match_size(x: Tensor, reference: Tensor) -> Tensor:
+    """``resize_like`` where the sizes differ, or may: while a dynamic graph is traced they are symbols."""
+    sizes = (*x.shape[-2:], *reference.shape[-2:])
+    known = all(isinstance(size, int) for size in sizes)
+    return x if known and sizes[:2] == sizes[2:] else resize_like(x, reference)
+
+
 def init_weights(network: nn.Module) -> None:
     """He initialisation of convolutions (fan-out) and unit batch normalisation."""
     for module in network.modules():

@@ -21,6 +21,8 @@ class ASPP(nn.Module):
         self.project = nn.Sequential(conv_bn(width * 5, width, 1), nn.Dropout(dropout))
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.shape[0] == 1:
+            raise EdgesegError("a batch of 1", "2 or more, which ASPP's image-level features are normalised over", "raise --batch")
         features = [branch(x) for branch in self.branches]
         pooled = self.image(x.mean((2, 3), keepdim=True))
         features.append(pooled.expand(-1, -1, *x.shape[-2:]))

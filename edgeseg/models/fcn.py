@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from edgeseg.errors import EdgesegError
 from edgeseg.models.backbones.vgg import CHANNELS, VGG16
-from edgeseg.models.blocks import bilinear_kernel, resize_like
+from edgeseg.models.blocks import bilinear_kernel
 
 
 class FCN(nn.Module):
@@ -75,8 +75,7 @@ def _bilinear_up(channels: int, factor: int) -> nn.ConvTranspose2d:
 def _match(x: Tensor, reference: Tensor) -> Tensor:
     """Crop what ceil-mode pooling made too large; the grids share their top left corner."""
     height, width = reference.shape[-2:]
-    x = x[..., :height, :width]
-    return x if x.shape[-2:] == reference.shape[-2:] else resize_like(x, reference)
+    return x[..., :height, :width]
 
 
 def fcn32s(num_classes: int, **options: object) -> FCN:

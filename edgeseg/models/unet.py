@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeseg.errors import EdgesegError
-from edgeseg.models.blocks import ResidualBlock, conv_bn, init_weights, resize_like
+from edgeseg.models.blocks import ResidualBlock, conv_bn, init_weights, match_size
 
 TrainOutput = Tensor | list[Tensor]
 
@@ -30,7 +30,10 @@ class UNet(nn.Module):
         upsample: "transposed" (2x2 up-convolution, as published) or "bilinear" (1x1 convolution, then resize).
         dilations: dilation of each block of the last level; shorter lists are repeated.
         dropout: channel dropout at the bottom.
-        deep_supervision: in training, classify the decoder's level-2 features too.
+        deep_supervision: in training, classify the decoder's level-2 features too; takes four levels or more.
+
+    Raises:
+        EdgesegError: options that do not fit each other.
     """
 
     def __init__(
@@ -46,9 +49,8 @@ class UNet(nn.Module):
         deep_supervision: bool = False,
     ) -> None:
         super().__init__()
-        if block not in ("plain", "residual"):
-            raise EdgesegError(f"block {block!r}", "plain or residual")
         depths = depths or (1,) * len(widths)
+        _check_options(widths, depths, block, upsample, dilations, deep_supervision)
         last = len(widths) - 1
         self.stem = conv_bn(3, widths[0], stride=stem_stride)
         self.encoder = nn.ModuleList()
@@ -79,13 +81,28 @@ class UNet(nn.Module):
         return [logits, *extra] if extra else logits
 
 
+def _check_options(
+    widths: Sequence[int], depths: Sequence[int], block: str, upsample: str, dilations: Sequence[int], deep_supervision: bool
+) -> None:
+    if block not in ("plain", "residual"):
+        raise EdgesegError(f"block {block!r}", "plain or residual")
+    if upsample not in ("transposed", "bilinear"):
+        raise EdgesegError(f"upsample {upsample!r}", "transposed or bilinear")
+    if len(widths) < 2 or min(widths) < 1:
+        raise EdgesegError(f"widths {list(widths)}", "positive widths of at least two levels")
+    if len(depths) != len(widths) or min(depths[1:]) < 1 or depths[0] < 0:
+        raise EdgesegError(f"depths {list(depths)} for {len(widths)} levels", "a depth for each level; only the first may be 0")
+    if not dilations or min(dilations) < 1:
+        raise EdgesegError(f"dilations {list(dilations)}", "one or more positive numbers")
+    if deep_supervision and len(widths) < 4:
+        raise EdgesegError(f"deep_supervision with {len(widths)} levels", "four levels or more")
+
+
 class _Up(nn.Module):
     """Upsample the coarse features to the skip's size and concatenate: (N, 2 * width, h, w)."""
 
     def __init__(self, cin: int, width: int, mode: str) -> None:
         super().__init__()
-        if mode not in ("transposed", "bilinear"):
-            raise EdgesegError(f"upsample {mode!r}", "transposed or bilinear")
         # Named by what it does, as the two are no drop-in replacement of each other in a checkpoint.
         self.add_module(
             *("reduce", conv_bn(cin, width, 1)) if mode == "bilinear" else ("transposed", nn.ConvTranspose2d(cin, width, 2, 2))
@@ -94,9 +111,7 @@ class _Up(nn.Module):
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         for layer in self.children():
             x = layer(x)
-        if x.shape[-2:] != skip.shape[-2:]:
-            x = resize_like(x, skip)
-        return torch.cat([x, skip], dim=1)
+        return torch.cat([match_size(x, skip), skip], dim=1)
 
 
 def _encoder_level(block: str, cin: int, width: int, depth: int, down: bool, rates: Sequence[int]) -> nn.Sequential:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
-import onnx
 import torch
 from onnx import numpy_helper
 from safetensors import SafetensorError
@@ -14,6 +12,8 @@ from torch import Tensor, nn
 
 from edgeseg.errors import EdgesegError
 from edgeseg.folder import GRAPH, WEIGHTS, ModelFolder
+from edgeseg.models.pickled import load_pickled
+from edgeseg.onnx_guard import load_onnx
 
 State = dict[str, Tensor]
 
@@ -28,44 +28,37 @@ def read_state(path: Path, trust: bool = False) -> State:
         EdgesegError: missing, truncated, not tensors, a pickle that needs code, or a NaN or infinite weight.
     """
     try:
-        loaded = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=not trust)
+        loaded = load_file(path) if path.suffix == ".safetensors" else load_pickled(path, trust)
     except FileNotFoundError as error:
         raise EdgesegError(f"{path}: no such file", "a .safetensors or .pth file") from error
-    except pickle.UnpicklingError as error:
-        raise EdgesegError(
-            f"{path}: the pickle wants to run code",
-            "plain tensors",
-            "convert it to safetensors, or give --trust if you made it yourself",
-        ) from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
-        raise EdgesegError(
-            f"{path}: unreadable ({str(error).splitlines()[0][:100] if str(error) else type(error).__name__})",
-            "a whole .safetensors or .pth file",
-        ) from error
+    except (SafetensorError, ValueError, OSError) as error:
+        raise EdgesegError(f"{path}: unreadable ({str(error).splitlines()[0][:100]})", "a whole .safetensors file") from error
     for key in ("state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
-    state = (
-        {name.removeprefix("module."): tensor for name, tensor in loaded.items() if isinstance(tensor, Tensor)}
-        if isinstance(loaded, dict)
-        else {}
-    )
+    items = loaded.items() if isinstance(loaded, dict) else ()
+    state = {str(name).removeprefix("module."): tensor for name, tensor in items if isinstance(tensor, Tensor)}
     if not state:
         raise EdgesegError(f"{path}: no tensors in it", "a state dict")
-    _check_finite(state, path)
+    for name, tensor in state.items():
+        _check_tensor(name, tensor, path)
     return state
 
 
-def _check_finite(state: State, path: Path) -> None:
-    for name, tensor in state.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise EdgesegError(f"{path}: weight {name!r} has NaN or infinite values", "finite weights", "use an earlier checkpoint")
+def _check_tensor(name: str, tensor: Tensor, path: Path) -> None:
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+        raise EdgesegError(f"{path}: weight {name!r} is sparse, quantised or without data", "plain dense tensors")
+    # A pickle may show one number as a tensor of any size, which costs memory only when it is used.
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise EdgesegError(f"{path}: weight {name!r} of shape {tuple(tensor.shape)} has less data than that", "whole tensors")
+    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        raise EdgesegError(f"{path}: weight {name!r} has NaN or infinite values", "finite weights", "use an earlier checkpoint")
 
 
 def load_weights(network: nn.Module, path: Path, trust: bool = False) -> None:
     """Load a whole network's or, where the names fit it, only its backbone's weights (torchvision's names).
 
-    A classification head that the network does not have is left out; everything the backbone needs must be there.
+    The backbone's classification head (its ``HEAD``) is left out; everything else must be there and nothing may be over.
 
     Raises:
         EdgesegError: names or shapes do not fit; the differences are listed.
@@ -74,7 +67,8 @@ def load_weights(network: nn.Module, path: Path, trust: bool = False) -> None:
     target, own = network, network.state_dict()
     if not any(name in own for name in state) and isinstance(backbone := getattr(network, "backbone", None), nn.Module):
         target, own = backbone, backbone.state_dict()
-        state = {name: tensor for name, tensor in state.items() if name in own}
+        head = getattr(backbone, "HEAD", ())
+        state = {name: tensor for name, tensor in state.items() if not name.startswith(head)}
     _check_fit(own, state, path)
     target.load_state_dict(state)
 
@@ -100,8 +94,8 @@ def _check_fit(own: State, state: State, path: Path) -> None:
 def load_state(folder: ModelFolder) -> State:
     """The network's weights as float32: of model.safetensors, or else of model.onnx, whose initialisers keep their names."""
     if WEIGHTS in folder.manifest.files:
-        return load_file(folder.require(WEIGHTS, "train again"))
-    graph = onnx.load(folder.require(GRAPH, "export again")).graph
+        return read_state(folder.require(WEIGHTS, "train again"))
+    graph = load_onnx(folder.require(GRAPH, "export again")).graph
     return {item.name: torch.from_numpy(numpy_helper.to_array(item).copy()).float() for item in graph.initializer}
 
 

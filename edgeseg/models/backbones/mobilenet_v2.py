@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from edgeseg.errors import EdgesegError
 from edgeseg.models.blocks import init_weights
 
 # Table 2: expansion t, channels c, repeats n, stride s.
@@ -37,9 +38,12 @@ class MobileNetV2(nn.Module):
     """Features at strides 4, 8, 16 and 32 (or held at ``output_stride``): a list of four (N, C_i, h_i, w_i)."""
 
     channels = (24, 32, 96, 320)
+    HEAD = ("classifier.", "features.18.")  # what a downloaded classifier has beyond this
 
     def __init__(self, output_stride: int = 32) -> None:
         super().__init__()
+        if output_stride not in (8, 16, 32):
+            raise EdgesegError(f"output_stride {output_stride}", "8, 16 or 32")
         layers: list[nn.Module] = [_conv_bn_relu6(3, 32, 3, 2)]
         cin, stride, dilation = 32, 2, 1
         self._taps: list[int] = []

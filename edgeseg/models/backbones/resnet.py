@@ -68,6 +68,8 @@ class ResNet(nn.Module):
         output_stride: 32, 16 or 8; later stages trade their stride for dilation (DeepLab v3, section 3.1).
     """
 
+    HEAD = ("fc.",)  # what a downloaded classifier has beyond this
+
     def __init__(self, name: str, output_stride: int = 32) -> None:
         super().__init__()
         if output_stride not in (8, 16, 32):

@@ -17,6 +17,8 @@ class VGG16(nn.Module):
         batch_norm: torchvision's vgg16_bn (SegNet uses it) rather than vgg16.
     """
 
+    HEAD = ("classifier.",)  # what a downloaded classifier has beyond this
+
     def __init__(self, batch_norm: bool = False) -> None:
         super().__init__()
         layers: list[nn.Module] = []
