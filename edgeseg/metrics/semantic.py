@@ -27,8 +27,10 @@ class ConfusionMatrix:
         """Add a frame; both are (H, W) uint8 label maps.
 
         Raises:
-            DataError: shapes differ, or a label is no class.
+            DataError: shapes differ, labels are not uint8, or a label is no class.
         """
+        if predicted.dtype != np.uint8 or true.dtype != np.uint8:
+            raise DataError(f"label maps of {predicted.dtype} and {true.dtype}", "uint8")
         if predicted.shape != true.shape:
             raise DataError(f"prediction of shape {predicted.shape}", f"the truth's shape {true.shape}")
         # One 256x256 histogram of 16-bit codes costs the same for any class count and finds bad labels for free.
@@ -42,7 +44,13 @@ class ConfusionMatrix:
         self.counts += table[: self.num_classes, : self.num_classes]
 
     def merge(self, other: ConfusionMatrix) -> None:
-        """Add another matrix, e.g. of another process."""
+        """Add another matrix, e.g. of another process.
+
+        Raises:
+            DataError: it has another number of classes.
+        """
+        if other.num_classes != self.num_classes:
+            raise DataError(f"a confusion matrix of {other.num_classes} classes", f"{self.num_classes}")
         self.counts += other.counts
 
     @property

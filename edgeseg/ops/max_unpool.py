@@ -29,7 +29,6 @@ def _(x: Tensor, kernel: int, stride: int) -> tuple[Tensor, Tensor]:
 def _pool_context(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, int, int], output: tuple[Tensor, Tensor]) -> None:
     ctx.save_for_backward(output[1])
     ctx.input_size = inputs[0].shape[-2:]  # type: ignore[attr-defined]
-    ctx.disjoint = inputs[1] <= inputs[2]  # type: ignore[attr-defined]
 
 
 def _pool_backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
@@ -51,13 +50,25 @@ def max_unpool(x: Tensor, indices: Tensor, height: int, width: int) -> Tensor:
     Where two values name one place the later in row-major order stays.
 
     Raises:
-        ValueError: an index outside 0 .. height * width - 1.
+        ValueError: indices of another shape or type, or outside 0 .. height * width - 1.
     """
+    if indices.shape != x.shape or indices.dtype != torch.int64:
+        raise ValueError(f"max_unpool: indices {tuple(indices.shape)} {indices.dtype}, expected {tuple(x.shape)} int64")
     if indices.numel() and (int(indices.min()) < 0 or int(indices.max()) >= height * width):
         raise ValueError(f"max_unpool: indices {int(indices.min())}..{int(indices.max())}, expected 0..{height * width - 1}")
     flat = x.new_zeros(*x.shape[:2], height * width)
-    flat.scatter_(2, indices.flatten(2), x.flatten(2).contiguous())
+    places, values = indices.flatten(2), x.flatten(2).contiguous()
+    if x.device.type != "cpu":
+        values = _last_of_each(places, values, height * width)
+    flat.scatter_(2, places, values)
     return flat.view(*x.shape[:2], height, width)
+
+
+def _last_of_each(places: Tensor, values: Tensor, size: int) -> Tensor:
+    """Values with the last of each place in all its copies: on a GPU it is open which copy a scatter writes last."""
+    order = torch.arange(places.shape[2], device=places.device).expand_as(places)
+    last = places.new_zeros(*places.shape[:2], size).scatter_reduce_(2, places, order, "amax")
+    return values.gather(2, last.gather(2, places))
 
 
 @max_unpool.register_fake
@@ -75,6 +86,21 @@ def _unpool_backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> 
 
 
 max_unpool.register_autograd(_unpool_backward, setup_context=_unpool_context)
+
+
+def max_pool_indices_reference(x: NDArray[np.float64], kernel: int, stride: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The definition in plain loops: (N, C, H, W) float64 to values and per-plane indices (N, C, h, w)."""
+    height, width = x.shape[-2:]
+    shape = (*x.shape[:2], (height - kernel) // stride + 1, (width - kernel) // stride + 1)
+    values, indices = np.empty(shape), np.empty(shape, np.int64)
+    for n, c, i, j in np.ndindex(*shape):
+        best = -1
+        for row, column in np.ndindex(kernel, kernel):
+            place = (i * stride + row) * width + j * stride + column
+            if best < 0 or x[n, c].flat[place] > x[n, c].flat[best]:
+                best = place
+        values[n, c, i, j], indices[n, c, i, j] = x[n, c].flat[best], best
+    return values, indices
 
 
 def max_unpool_reference(x: NDArray[np.float64], indices: NDArray[np.int64], size: tuple[int, int]) -> NDArray[np.float64]:
