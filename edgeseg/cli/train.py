@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -43,27 +43,27 @@ def command(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Option of the network, e.g. backbone=resnet50 or widths=[32,64]."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Option of the network: JSON or a word, e.g. backbone=resnet50."),
     ] = None,
-    split: Annotated[str | None, typer.Option("--split", help="Split to learn from [train].")] = None,
-    val_split: Annotated[str | None, typer.Option("--val-split", help="Split to choose the best weights on [val].")] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="[100]")] = None,
-    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Frames a step and process [8].")] = None,
-    size: Annotated[str | None, typer.Option("--size", metavar="WxH", help="Input of the network on the device [480x360].")] = None,
-    crop: Annotated[str | None, typer.Option("--crop", metavar="WxH", help="Training crop [the input size].")] = None,
-    scale: Annotated[str | None, typer.Option("--scale", metavar="LOW,HIGH", help="Random zoom [0.5,2.0].")] = None,
-    colour: Annotated[float | None, typer.Option("--colour", min=0, help="Strength of colour changes [0.4].")] = None,
-    optimiser: Annotated[str | None, typer.Option("--optimiser", help="adamw or sgd [adamw].")] = None,
-    lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate [0.001].")] = None,
-    weight_decay: Annotated[float | None, typer.Option("--weight-decay", help="[0.01]")] = None,
-    warmup: Annotated[float | None, typer.Option("--warmup", min=0, help="Epochs of warm-up [2].")] = None,
-    loss: Annotated[str | None, typer.Option("--loss", help="Terms of ce, ohem, dice joined by + [ce].")] = None,
-    balance: Annotated[float | None, typer.Option("--balance", help="Power of median-frequency balancing [0.5].")] = None,
-    ema: Annotated[float | None, typer.Option("--ema", help="Decay of the weight average, 0 for none [0.998].")] = None,
-    bf16: Annotated[bool | None, typer.Option("--bf16/--no-bf16", help="bfloat16 autocast [on].")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="[0]")] = None,
-    workers: Annotated[int | None, typer.Option("--workers", min=0, help="Processes that prepare frames [1].")] = None,
-    eval_every: Annotated[int | None, typer.Option("--eval-every", min=1, help="Epochs between validations [1].")] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Split to learn from (default train).")] = None,
+    val_split: Annotated[str | None, typer.Option("--val-split", help="Split to choose the best weights on (default val).")] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Epochs to run (default 100).")] = None,
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Frames a step and process (default 8).")] = None,
+    size: Annotated[str | None, typer.Option("--size", metavar="WxH", help="The network's input (default 480x360).")] = None,
+    crop: Annotated[str | None, typer.Option("--crop", metavar="WxH", help="Training crop (default the input size).")] = None,
+    scale: Annotated[str | None, typer.Option("--scale", metavar="LOW,HIGH", help="Random zoom (default 0.5,2.0).")] = None,
+    colour: Annotated[float | None, typer.Option("--colour", min=0, help="Strength of colour changes (default 0.4).")] = None,
+    optimiser: Annotated[str | None, typer.Option("--optimiser", help="adamw or sgd (default adamw).")] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate (default 0.001).")] = None,
+    weight_decay: Annotated[float | None, typer.Option("--weight-decay", help="Of convolution weights (default 0.01).")] = None,
+    warmup: Annotated[float | None, typer.Option("--warmup", min=0, help="Epochs of warm-up (default 2).")] = None,
+    loss: Annotated[str | None, typer.Option("--loss", help="Terms of ce, ohem, dice joined by + (default ce).")] = None,
+    balance: Annotated[float | None, typer.Option("--balance", help="Power of median-frequency balancing (default 0.5).")] = None,
+    ema: Annotated[float | None, typer.Option("--ema", help="Decay of the weight average, 0 for none (default 0.998).")] = None,
+    bf16: Annotated[bool | None, typer.Option("--bf16/--no-bf16", help="bfloat16 autocast (default on).")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of initialisation, order and augmentation (default 0).")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=0, help="Processes that prepare frames (default 1).")] = None,
+    eval_every: Annotated[int | None, typer.Option("--eval-every", min=1, help="Epochs between validations (default 1).")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train a network into a model folder: the best weights on the validation split, a checkpoint, logs and pictures."""
@@ -82,7 +82,8 @@ def command(
     from edgeseg.training.loop import train
 
     command_line = shlex.join(["edgeseg", *sys.argv[1:]])
-    with progress(f"training {config.arch}", 1, quiet=as_json) as bar:
+    leads = os.environ.get("RANK", "0") == "0"  # torchrun's other processes are silent
+    with progress(f"training {config.arch}", 1, quiet=as_json or not leads) as bar:
 
         def report(done: int, total: int, text: str) -> None:
             bar(done, total)
@@ -91,6 +92,8 @@ def command(
                 note(text)
 
         folder = train(config, out, weights, trust, resume, command_line, report)
+    if not leads:
+        return
     best = json.loads((out / "training" / "summary.json").read_text())
     if as_json:
         print_json({"directory": folder.path, **best})
@@ -108,20 +111,23 @@ def make_config(arch: str, recipe: str | None, settings: list[str], given: dict[
     from edgeseg.training.config import TrainConfig
 
     values: dict[str, Any] = {}
-    own = out / "training" / "config.json"
+    own, origin = out / "training" / "config.json", "settings"
     if resume and own.is_file():
-        values = _read_recipe(own)
+        values, origin = _read_recipe(own), str(own)
     elif recipe is not None:
-        values = _read_recipe(_find_recipe(recipe))
+        path = _find_recipe(recipe)
+        values, origin = _read_recipe(path), str(path)
     if values.get("arch", arch) != arch:
         raise EdgesegError(
             f"ARCH {arch} with settings for {values['arch']}", "the same architecture", f"edgeseg train {values['arch']} ..."
         )
-    options = {**values.get("options", {}), **dict(_setting(text) for text in settings)}
+    options = values.get("options") or {}
+    if isinstance(options, dict):
+        options = {**options, **dict(_setting(text) for text in settings)}
     values |= {**given, "arch": arch, "options": options}
     if not values.get("data"):
         raise EdgesegError("no data set", "--data NAME:PATH", "--data camvid:PATH, or --data streets, which needs no download")
-    return TrainConfig.from_json(values)
+    return TrainConfig.from_json(values, origin)
 
 
 def _find_recipe(recipe: str) -> Path:
@@ -136,21 +142,19 @@ def _find_recipe(recipe: str) -> Path:
 
 
 def _read_recipe(path: Path) -> dict[str, Any]:
-    from edgeseg.training.config import TrainConfig
-
+    expected = "a training.json that `edgeseg train` wrote"
     try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise EdgesegError(f"{path}: cannot read the settings ({error})", "a training.json that `edgeseg train` wrote") from error
-    known = {field.name for field in dataclasses.fields(TrainConfig)}
-    if unknown := sorted(set(values) - known):
-        raise EdgesegError(f"{path} $.{unknown[0]}: unknown key", f"keys of {', '.join(sorted(known))}")
-    return dict(values)
+        values = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise EdgesegError(f"{path}: cannot read the settings ({error})", expected) from error
+    if not isinstance(values, dict):
+        raise EdgesegError(f"{path} $: a {type(values).__name__}", expected)
+    return values
 
 
 def _setting(text: str) -> tuple[str, Any]:
     key, sign, value = text.partition("=")
-    if not sign:
+    if not sign or not key.isidentifier():
         raise EdgesegError(f"--set {text}", "KEY=VALUE", "for example --set backbone=resnet50")
     try:
         return key, json.loads(value)
@@ -164,5 +168,6 @@ def _pair(text: str | None, mark: str, kind: type, option: str) -> tuple[Any, An
     try:
         first, second = (kind(part) for part in text.lower().split(mark))
     except ValueError as error:
-        raise EdgesegError(f"{option} {text}", f"two numbers joined by {mark!r}") from error
+        example = "480x360" if mark == "x" else "0.5,2.0"
+        raise EdgesegError(f"{option} {text}", f"two numbers joined by {mark!r}", f"for example {option} {example}") from error
     return first, second

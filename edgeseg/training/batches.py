@@ -88,6 +88,8 @@ class TrainBatches:
             batch_sampler=self._order,  # type: ignore[arg-type]
             num_workers=workers,
             persistent_workers=workers > 0,
+            # Without one of its own it draws from the global generator, once a start: a resumed run would differ in dropout.
+            generator=torch.Generator().manual_seed(seed),
         )
 
     def __len__(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,9 @@ import torch
 
 from edgeseg.errors import EdgesegError
 from edgeseg.files import atomic_path
+from edgeseg.models.pickled import load_pickled
+
+KEYS = {"config", "epoch", "best", "network", "optimiser", "average", "average_steps"}
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -22,17 +24,15 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read what ``save_checkpoint`` wrote.
 
     Raises:
-        EdgesegError: missing, truncated, or a pickle that wants more than tensors.
+        EdgesegError: missing, truncated, no training state, or a pickle that wants more than tensors.
     """
+    fix = "start again in a new directory, without --resume"
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_pickled(path)
     except FileNotFoundError as error:
-        raise EdgesegError(
-            f"{path}: no checkpoint", "a run that finished at least one epoch", "start it without --resume"
-        ) from error
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, OSError) as error:
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise EdgesegError(
-            f"{path}: not a usable checkpoint ({reason})", "a file written by `edgeseg train`", "start again without --resume"
-        ) from error
+        raise EdgesegError(f"{path}: no checkpoint", "a run that finished at least one epoch", "start without --resume") from error
+    except EdgesegError as error:
+        raise EdgesegError(error.what, "a checkpoint written by `edgeseg train`", fix) from error
+    if not isinstance(state, dict) or not set(state) >= KEYS:
+        raise EdgesegError(f"{path}: not the state of a training run", "a checkpoint written by `edgeseg train`", fix)
     return state

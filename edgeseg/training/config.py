@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
 from dataclasses import dataclass, field
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from edgeseg.errors import EdgesegError
 
@@ -17,18 +21,25 @@ class TrainConfig:
         arch, options: registry name and keyword arguments of the network.
         data, split, val_split: data set URI and the splits to learn from and to choose on.
         size: (width, height) of the network's input on the device.
+        mean, std: normalisation of the R, G, B channels, in units of 0..1.
         crop: (height, width) of training crops, or None for the input size.
         scale: range of the random zoom.
         colour: strength of the colour changes.
         batch: frames a step and process.
         optimiser: "adamw" or "sgd" (momentum 0.9).
+        lr, weight_decay: peak learning rate; decay of weights other than biases and normalisation.
+        power: exponent of the polynomial decay.
         warmup: epochs of linear warm-up before the polynomial decay.
+        clip: largest norm of the gradient.
         loss: see ``edgeseg.training.losses.make_loss``.
         balance: power of median-frequency balancing; 0 is unweighted, 1 as published.
         aux_weight: weight of each deep-supervision output.
         ema: decay of the weights' moving average; 0 switches it off.
         workers: processes that prepare frames.
         eval_every: epochs between validations.
+
+    Raises:
+        EdgesegError: a value that no run can use.
     """
 
     arch: str
@@ -62,15 +73,43 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.optimiser not in ("adamw", "sgd"):
             raise EdgesegError(f"optimiser {self.optimiser!r}", "adamw or sgd")
-        if min(self.epochs, self.batch, self.eval_every) < 1 or self.lr <= 0:
-            raise EdgesegError(
-                f"epochs {self.epochs}, batch {self.batch}, eval_every {self.eval_every}, lr {self.lr}", "positive numbers"
-            )
+        for key, (low, high) in _RANGES.items():
+            _check_range(key, getattr(self, key), low, high)
 
     def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        """The settings as JSON has them: tuples are lists."""
+        values = dataclasses.asdict(self)
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> TrainConfig:
-        plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-        return cls(**plain)
+    def from_json(cls, values: dict[str, Any], origin: str = "settings") -> TrainConfig:
+        """The settings in ``values``, whose types are checked strictly.
+
+        Raises:
+            EdgesegError: an unknown key, a wrong type or value; names ``origin`` and the JSON path.
+        """
+        known = [item.name for item in dataclasses.fields(cls)]
+        if unknown := sorted(set(values) - set(known)):
+            raise EdgesegError(f"{origin} $.{unknown[0]}: unknown key", f"keys of {', '.join(known)}")
+        try:
+            return TypeAdapter(cls).validate_json(json.dumps(values), strict=True)
+        except ValidationError as error:
+            first = error.errors()[0]
+            path = ".".join(str(part) for part in first["loc"])
+            raise EdgesegError(f"{origin} $.{path}: {first['msg']}, got {str(first.get('input'))[:80]!r}") from error
+
+
+_MOST = 1e9
+_TINY = 1e-12
+_RANGES: dict[str, tuple[float, float]] = {
+    "size": (1, 16384), "std": (_TINY, _MOST), "mean": (-_MOST, _MOST), "crop": (1, 16384), "scale": (1e-3, 1e3), "colour": (0, 10),
+    "epochs": (1, _MOST), "batch": (1, _MOST), "lr": (_TINY, _MOST), "weight_decay": (0, _MOST), "power": (0, 100),
+    "warmup": (0, _MOST), "clip": (_TINY, _MOST), "balance": (-10, 10), "aux_weight": (0, _MOST), "ema": (0, 0.9999999),
+    "seed": (0, 2**31 - 1), "workers": (0, 1024), "eval_every": (1, _MOST),
+}  # fmt: skip
+
+
+def _check_range(key: str, value: Any, low: float, high: float) -> None:
+    for number in value if isinstance(value, tuple) else (value,):
+        if number is not None and not (math.isfinite(number) and low <= number <= high):
+            raise EdgesegError(f"{key} {number}", f"a number in {low:g}..{high:g}")

@@ -51,6 +51,8 @@ def join_world() -> Iterator[World]:
     if size == 1:
         yield World(0, 1, device)
         return
+    if cuda:
+        torch.cuda.set_device(device)
     dist.init_process_group("nccl" if cuda else "gloo")
     try:
         yield World(rank, size, device)

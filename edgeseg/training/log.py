@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
-from edgeseg.files import atomic_path
+from edgeseg.files import atomic_path, write_bytes
 from edgeseg.manifest import ClassInfo
 
 _COLUMNS = (
@@ -38,7 +38,7 @@ class RunLog:
         if not self._csv.is_file():
             return []
         with self._csv.open(newline="") as stream:
-            return list(csv.DictReader(stream))
+            return [row for row in csv.DictReader(stream) if str(row.get("epoch")).isdigit()]
 
     def add(self, epoch: int, values: dict[str, float]) -> None:
         row = {"epoch": str(epoch), **{key: f"{value:.6g}" for key, value in values.items()}}
@@ -58,16 +58,19 @@ class RunLog:
 def prediction_sheet(
     images: list[NDArray[np.uint8]], truths: list[NDArray[np.uint8]], predictions: list[NDArray[np.uint8]], classes: list[ClassInfo]
 ) -> NDArray[np.uint8]:
-    """Rows of frame, truth and prediction; (H, W, 3) uint8 BGR."""
+    """Rows of frame, truth and prediction, all at the first frame's size; (H, W, 3) uint8 BGR."""
     palette = np.zeros((256, 3), np.uint8)
     palette[: len(classes)] = [item.colour[::-1] for item in classes]
-    rows = [
-        np.hstack([image, palette[truth], palette[guess]]) for image, truth, guess in zip(images, truths, predictions, strict=True)
-    ]
-    return np.vstack(rows)
+    height, width = images[0].shape[:2]
+
+    def fit(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8)
+
+    triples = zip(images, truths, predictions, strict=True)
+    return np.vstack([np.hstack([fit(image), palette[fit(truth)], palette[fit(guess)]]) for image, truth, guess in triples])
 
 
 def write_picture(path: Path, picture: NDArray[np.uint8]) -> None:
     """Write a JPEG atomically."""
-    with atomic_path(path) as temporary:
-        cv2.imwrite(str(temporary), picture, [cv2.IMWRITE_JPEG_QUALITY, 85])
+    _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 85])
+    write_bytes(path, data.tobytes())

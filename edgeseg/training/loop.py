@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors.torch import save_file
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgeseg import __version__, models
+from edgeseg import models
 from edgeseg.data import open_dataset
 from edgeseg.data.base import Dataset
 from edgeseg.data.transforms import Augment
 from edgeseg.errors import EdgesegError
-from edgeseg.files import atomic_path, check_writable, write_json
-from edgeseg.folder import MANIFEST, WEIGHTS, ModelFolder
-from edgeseg.manifest import Architecture, InputSpec, Manifest, Provenance
+from edgeseg.files import write_json
+from edgeseg.folder import ModelFolder
+from edgeseg.manifest import Manifest
 from edgeseg.models.weights import load_weights
 from edgeseg.training.batches import TrainBatches, normalise
-from edgeseg.training.checkpoint import load_checkpoint, save_checkpoint
+from edgeseg.training.checkpoint import save_checkpoint
 from edgeseg.training.config import TrainConfig
 from edgeseg.training.distributed import World, join_world
 from edgeseg.training.log import RunLog, write_picture
 from edgeseg.training.losses import Loss, make_loss, median_frequency_weights, shrink_labels
 from edgeseg.training.optimiser import WeightAverage, learning_rate, make_optimiser
+from edgeseg.training.run_folder import RUN, checkpoint_path, claim, open_run, save_weights, start_folder
 from edgeseg.training.validate import validate
 
-RUN = "training"
 Progress = Callable[[int, int, str], None]
 
 
@@ -53,64 +55,35 @@ def train(
         progress: called with (steps done, steps in all, what happened).
 
     Raises:
-        EdgesegError: the folder is in use by another run, cannot be written, or the loss is no longer finite.
+        EdgesegError: the folder is in use by another run or holds one, cannot be written, the settings do not fit, or the
+            loss is no longer finite. Nothing is written before the settings, the weights and the data have been checked.
     """
-    with join_world() as world:
+    with join_world() as world, contextlib.ExitStack() as held:
         torch.manual_seed(config.seed)
-        folder = _prepare_folder(config, directory, resume, command, world)
-        network = _make_network(config, folder)
-        if weights is not None and not resume:
+        manifest, state = open_run(config, directory, resume, command)
+        network = models.create(config.arch, num_classes=len(manifest.classes), **config.options)
+        if weights is not None and state is None:
             load_weights(network, weights, trust)
-        run = _Run(config, folder, world, network)
-        if resume:
-            run.restore(load_checkpoint(folder.path / RUN / "checkpoint.pt"))
+        folder = ModelFolder(directory)
+        run = _Run(config, folder, manifest, world, network)
+        if state is not None:
+            run.restore(state)
+        if world.leads:
+            held.enter_context(claim(directory))
+            if state is None:
+                start_folder(config, manifest, directory)
         run.go(progress)
         world.barrier()
     return folder
 
 
-def _prepare_folder(config: TrainConfig, directory: Path, resume: bool, command: str, world: World) -> ModelFolder:
-    folder = ModelFolder(directory)
-    if world.leads:
-        check_writable(directory)
-        if (directory / RUN / "checkpoint.pt").exists() and not resume:
-            raise EdgesegError(f"{directory}: already holds a training run", "a new directory", "give --resume, or another -o")
-        if not (directory / MANIFEST).exists():
-            _new_manifest(config, directory.resolve().name, command).save(directory / MANIFEST)
-        write_json(directory / RUN / "config.json", config.to_json())
-    world.barrier()
-    return folder
-
-
-def _make_network(config: TrainConfig, folder: ModelFolder) -> nn.Module:
-    return models.create(config.arch, num_classes=len(folder.manifest.classes), **config.options)
-
-
-def _new_manifest(config: TrainConfig, name: str, command: str) -> Manifest:
-    dataset = open_dataset(config.data, config.split)
-    width, height = config.size
-    return Manifest(
-        name=name,
-        architecture=Architecture(name=config.arch, options=config.options),
-        classes=list(dataset.classes),
-        input=InputSpec(width=width, height=height, mean=config.mean, std=config.std),
-        provenance=Provenance(
-            created_by=f"edgeseg {__version__}",
-            command=command,
-            seed=config.seed,
-            training_data=f"{dataset.name} {config.split} ({len(dataset)} frames)",
-            licence=dataset.licence,
-        ),
-    )
-
-
 class _Run:
     """The state of a run: network, optimiser, average, best figure."""
 
-    def __init__(self, config: TrainConfig, folder: ModelFolder, world: World, network: nn.Module) -> None:
-        self.config, self.folder, self.world = config, folder, world
-        manifest = folder.manifest
-        self.network = network.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    def __init__(self, config: TrainConfig, folder: ModelFolder, manifest: Manifest, world: World, network: nn.Module) -> None:
+        self.config, self.folder, self.manifest, self.world = config, folder, manifest, world
+        self.layout = _memory_format(network)
+        self.network = network.to(world.device, memory_format=self.layout)  # type: ignore[call-overload]
         self.parallel = world.wrap(self.network)
         self.optimiser = make_optimiser(self.network, config)
         self.average = WeightAverage(self.network, config.ema) if config.ema else None
@@ -118,7 +91,6 @@ class _Run:
         self.val_set = open_dataset(config.data, config.val_split)
         self.batches = self._make_batches()
         self.loss: Loss = self._make_loss(len(manifest.classes))
-        self.input = manifest.input
         self.epoch, self.best = 0, -1.0
 
     def _make_batches(self) -> TrainBatches:
@@ -128,18 +100,14 @@ class _Run:
         return TrainBatches(self.train_set, augment, config.batch, config.seed, config.workers, self.world.rank, self.world.size)
 
     def _make_loss(self, num_classes: int) -> Loss:
+        plain = make_loss(self.config.loss)  # an unknown name is told before labels are counted
         if not self.config.balance:
-            return make_loss(self.config.loss)
+            return plain
         frequencies = median_frequency_weights(_label_maps(self.train_set), num_classes, self.config.balance)
         return make_loss(self.config.loss, torch.from_numpy(frequencies).to(self.world.device))
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take up the state that ``state`` holds."""
-        if state["config"] != _essence(self.config):
-            changed = [key for key, value in _essence(self.config).items() if state["config"].get(key) != value]
-            raise EdgesegError(
-                f"--resume with other settings: {', '.join(changed)}", "the settings of the run", "start a new run with another -o"
-            )
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         if self.average:
@@ -149,7 +117,7 @@ class _Run:
 
     def state(self) -> dict[str, Any]:
         return {
-            "config": _essence(self.config),
+            "config": self.config.to_json(),
             "epoch": self.epoch,
             "best": self.best,
             "network": self.network.state_dict(),
@@ -169,7 +137,7 @@ class _Run:
                     if self.epoch % self.config.eval_every == 0 or self.epoch == self.config.epochs:
                         values |= self._validate()
                     log.add(self.epoch, values)
-                    save_checkpoint(self.folder.path / RUN / "checkpoint.pt", self.state())
+                    save_checkpoint(checkpoint_path(self.folder.path), self.state())
                     progress(self.epoch * len(self.batches), self._total, _describe(self.epoch, values, self.best))
                 self.world.barrier()
         finally:
@@ -200,7 +168,7 @@ class _Run:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         device = self.world.device
-        x = normalise(frames.to(device), self.input).to(memory_format=torch.channels_last)
+        x = normalise(frames.to(device), self.manifest.input).to(memory_format=self.layout)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.config.bf16):
             outputs = self.parallel(x)
         loss = self._total_loss(outputs, labels.to(device).long())
@@ -226,7 +194,7 @@ class _Run:
 
     def _validate(self) -> dict[str, float]:
         network = self.average.network if self.average else self.network
-        matrix, sheet = validate(network, self.val_set, self.folder.manifest, self.world.device, self.config.bf16)
+        matrix, sheet = validate(network, self.val_set, self.manifest, self.world.device, self.config.bf16)
         write_picture(self.folder.path / RUN / "pictures" / f"epoch_{self.epoch:04d}.jpg", sheet)
         if matrix.mean_iou > self.best:
             self.best = matrix.mean_iou
@@ -235,23 +203,9 @@ class _Run:
         return {f"val_{key}": value for key, value in matrix.summary().items()}
 
 
-def save_weights(network: nn.Module, folder: ModelFolder) -> None:
-    """Write the network's weights as the folder's model.safetensors and record them in the manifest."""
-    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-    with atomic_path(folder.path / WEIGHTS) as temporary:
-        save_file(state, temporary)
-    folder.register(WEIGHTS)
-
-
-def _label_maps(dataset: Dataset) -> Any:
+def _label_maps(dataset: Dataset) -> Iterator[NDArray[np.uint8]]:
     stride = max(1, len(dataset) // 400)
     return (dataset[index].labels for index in range(0, len(dataset), stride))
-
-
-def _essence(config: TrainConfig) -> dict[str, Any]:
-    """The settings that decide the result, JSON-plain; a run may be resumed with other worker counts."""
-    values = {key: list(value) if isinstance(value, tuple) else value for key, value in config.to_json().items()}
-    return {key: value for key, value in values.items() if key != "workers"}
 
 
 def _describe(epoch: int, values: dict[str, float], best: float) -> str:
@@ -259,3 +213,14 @@ def _describe(epoch: int, values: dict[str, float], best: float) -> str:
     if "val_mean_iou" in values:
         text += f", val mIoU {values['val_mean_iou']:.4f} (best {best:.4f})"
     return text
+
+
+def _memory_format(network: nn.Module) -> torch.memory_format:
+    """Channels last, which is fastest, unless torch's CPU backward would write out of bounds there.
+
+    torch 2.13 does so for strided 1x1 convolutions of fewer than 16 channels.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.stride != (1, 1) and module.in_channels < 16:
+            return torch.contiguous_format
+    return torch.channels_last

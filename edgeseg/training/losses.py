@@ -71,8 +71,8 @@ def dice(logits: Tensor, labels: Tensor, smooth: float = 1.0) -> Tensor:
 
 
 def shrink_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
-    """(N, H, W) labels at (h, w), nearest: what losses on coarse logits compare with."""
-    return F.interpolate(labels[:, None].float(), size=size, mode="nearest")[:, 0].long()
+    """(N, H, W) labels at (h, w), those at the centres of the cells: what losses on coarse logits compare with."""
+    return F.interpolate(labels[:, None].float(), size=size, mode="nearest-exact")[:, 0].long()
 
 
 def make_loss(name: str, weights: Tensor | None = None) -> Loss:

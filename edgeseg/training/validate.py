@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -10,9 +9,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edgeseg.data.base import Dataset
+from edgeseg.errors import DataError
 from edgeseg.manifest import Manifest
 from edgeseg.metrics.semantic import ConfusionMatrix
-from edgeseg.training.batches import normalise
+from edgeseg.preprocess import Preprocessor
 from edgeseg.training.log import prediction_sheet
 
 _PICTURES = 3
@@ -22,7 +22,11 @@ _PICTURES = 3
 def validate(
     network: nn.Module, dataset: Dataset, manifest: Manifest, device: torch.device, bf16: bool
 ) -> tuple[ConfusionMatrix, NDArray[np.uint8]]:
-    """The confusion matrix over ``dataset`` and a sheet of predictions on frames spread over it."""
+    """The confusion matrix over ``dataset`` and a sheet of predictions on frames spread over it.
+
+    Raises:
+        DataError: no pixel of the data set is labelled.
+    """
     matrix = ConfusionMatrix(len(manifest.classes), manifest.ignore_label)
     wanted = set(np.linspace(0, len(dataset) - 1, _PICTURES).astype(int).tolist())
     kept: list[tuple[NDArray[np.uint8], ...]] = []
@@ -33,6 +37,8 @@ def validate(
         matrix.update(labels, sample.labels)
         if index in wanted:
             kept.append((sample.image, sample.labels, labels))
+    if np.isnan(matrix.mean_iou):
+        raise DataError(f"{dataset.name} {dataset.split}: no labelled pixel", "frames with labels to choose the best weights on")
     images, truths, guesses = (list(items) for items in zip(*kept, strict=True))
     return matrix, prediction_sheet(images, truths, guesses, manifest.classes)
 
@@ -41,10 +47,8 @@ def predict(
     network: nn.Module, image: NDArray[np.uint8], manifest: Manifest, device: torch.device, bf16: bool
 ) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 BGR to (H, W) uint8 labels."""
-    spec, size = manifest.input, image.shape[:2]
-    if image.shape[:2] != (spec.height, spec.width):
-        image = np.asarray(cv2.resize(image, (spec.width, spec.height), interpolation=cv2.INTER_LINEAR), np.uint8)
-    x = normalise(torch.from_numpy(np.ascontiguousarray(image))[None].to(device), spec).to(memory_format=torch.channels_last)
+    size = (image.shape[0], image.shape[1])
+    x = torch.from_numpy(Preprocessor(manifest.input)(image)).to(device, memory_format=torch.channels_last)
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         logits = network(x)
     logits = F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False)

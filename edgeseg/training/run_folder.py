@@ -1,0 +1,111 @@
+"""The model folder in the making: claimed by one run at a time, and touched only when everything else has been checked."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import nn
+
+from edgeseg import __version__
+from edgeseg.data import open_dataset
+from edgeseg.errors import EdgesegError
+from edgeseg.files import atomic_path, check_writable, write_json
+from edgeseg.folder import GRAPH, MANIFEST, RANGES, WEIGHTS, ModelFolder, describe_file
+from edgeseg.manifest import Architecture, InputSpec, Manifest, Provenance, load_manifest
+from edgeseg.training.checkpoint import load_checkpoint
+from edgeseg.training.config import TrainConfig
+
+RUN = "training"
+
+
+def checkpoint_path(directory: Path) -> Path:
+    """Where the run in the model folder ``directory`` keeps its state."""
+    return directory / RUN / "checkpoint.pt"
+
+
+def open_run(config: TrainConfig, directory: Path, resume: bool, command: str) -> tuple[Manifest, dict[str, Any] | None]:
+    """The manifest of the run and, on resume, the state to go on from; writes nothing.
+
+    Raises:
+        EdgesegError: the directory holds another run or model, there is nothing to resume, or the settings are others.
+    """
+    if resume:
+        state = load_checkpoint(checkpoint_path(directory))
+        check_same(config, state["config"])
+        return load_manifest(directory / MANIFEST), state
+    if checkpoint_path(directory).exists():
+        raise EdgesegError(f"{directory}: already holds a training run", "a new directory", "give --resume, or another -o")
+    # A start that was killed before its first checkpoint leaves a manifest, which nothing needs any more.
+    if (directory / MANIFEST).exists() and not (directory / RUN).is_dir():
+        raise EdgesegError(f"{directory}: already holds a model", "a new directory", "choose another -o")
+    return _new_manifest(config, directory.resolve().name, command), None
+
+
+def check_same(config: TrainConfig, saved: dict[str, Any]) -> None:
+    """Refuse to go on with a run under other settings; only the number of workers may change."""
+    values = {key: value for key, value in config.to_json().items() if key != "workers"}
+    changed = [key for key, value in values.items() if saved.get(key) != value]
+    if changed:
+        raise EdgesegError(
+            f"--resume with other settings: {', '.join(changed)}", "the settings of the run", "start a new run with another -o"
+        )
+
+
+@contextlib.contextmanager
+def claim(directory: Path) -> Iterator[None]:
+    """Hold the folder's run directory; it is released when the process dies.
+
+    Raises:
+        EdgesegError: it cannot be written, or another process trains there.
+    """
+    check_writable(directory / RUN)
+    with (directory / RUN / ".lock").open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise EdgesegError(f"{directory}: another process trains there", "one run a directory", "choose another -o") from error
+        yield
+
+
+def start_folder(config: TrainConfig, manifest: Manifest, directory: Path) -> None:
+    """Write the manifest and the settings of a new run."""
+    manifest.save(directory / MANIFEST)
+    write_json(directory / RUN / "config.json", config.to_json())
+
+
+def save_weights(network: nn.Module, folder: ModelFolder) -> None:
+    """Write the network's weights as model.safetensors; what was made from older weights leaves the manifest."""
+    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    with atomic_path(folder.weights) as temporary:
+        save_file(state, temporary)
+    kept = {name: info for name, info in folder.manifest.files.items() if name not in (GRAPH, RANGES)}
+    folder.update(files={**kept, WEIGHTS: describe_file(folder.weights)}, parity=None, measurements=[])
+
+
+def _new_manifest(config: TrainConfig, name: str, command: str) -> Manifest:
+    dataset = open_dataset(config.data, config.split)
+    width, height = config.size
+    return Manifest(
+        name=_model_name(name),
+        architecture=Architecture(name=config.arch, options=config.options),
+        classes=list(dataset.classes),
+        input=InputSpec(width=width, height=height, mean=config.mean, std=config.std),
+        provenance=Provenance(
+            created_by=f"edgeseg {__version__}",
+            command=command,
+            seed=config.seed,
+            training_data=f"{dataset.name} {config.split} ({len(dataset)} frames)",
+            licence=dataset.licence,
+        ),
+    )
+
+
+def _model_name(directory: str) -> str:
+    """A directory's name as the manifest allows it: letters, digits, dots, dashes and underscores."""
+    plain = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "-" for letter in directory)
+    return plain.lstrip("._-") or "model"
