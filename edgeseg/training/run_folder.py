@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,10 @@ def open_run(config: TrainConfig, directory: Path, resume: bool, command: str) -
     """The manifest of the run and, on resume, the state to go on from; writes nothing.
 
     Raises:
-        EdgesegError: the directory holds another run or model, there is nothing to resume, or the settings are others.
+        EdgesegError: the directory cannot be written or holds another run or model, there is nothing to resume, or the
+            settings are others.
     """
+    _check_place(directory)
     if resume:
         state = load_checkpoint(checkpoint_path(directory))
         check_same(config, state["config"])
@@ -44,6 +47,12 @@ def open_run(config: TrainConfig, directory: Path, resume: bool, command: str) -
     if (directory / MANIFEST).exists() and not (directory / RUN).is_dir():
         raise EdgesegError(f"{directory}: already holds a model", "a new directory", "choose another -o")
     return _new_manifest(config, directory.resolve().name, command), None
+
+
+def _check_place(directory: Path) -> None:
+    place = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise EdgesegError(f"{directory}: {place} cannot be written", "a directory that can be written", "choose another -o")
 
 
 def check_same(config: TrainConfig, saved: dict[str, Any]) -> None:

@@ -170,6 +170,13 @@ def test_a_run_or_a_model_is_never_written_over(whole: ModelFolder, config: Trai
     assert [path.name for path in tmp_path.iterdir()] == ["model.json"]
 
 
+def test_a_place_that_cannot_be_written_is_told_first(config: TrainConfig, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "below" / "it"):
+        with pytest.raises(EdgesegError, match="cannot be written"):
+            train(config, out)
+
+
 def test_two_runs_do_not_share_a_directory(config: TrainConfig, tmp_path: Path) -> None:
     with claim(tmp_path), pytest.raises(EdgesegError, match="another process trains there"):
         train(dataclasses.replace(config, workers=0), tmp_path)
