@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 from pydantic_core import to_jsonable_python
@@ -27,7 +26,7 @@ def home() -> Path:
 
 def zoo_directory() -> Path:
     """The read-only directory of the models shipped in the package."""
-    return Path(str(resources.files("edgeseg") / "zoo"))
+    return Path(__file__).resolve().parent / "zoo"
 
 
 def shipped_models() -> list[str]:
