@@ -89,9 +89,7 @@ def _load(path: Path) -> onnx.ModelProto:
 
 
 def _collect(model: onnx.ModelProto, options: argparse.Namespace) -> Ranges:
-    folder = Folder(
-        model, options.images, options.mean, options.std, options.scale, options.size, options.colour, options.limit
-    )
+    folder = Folder(model, options.images, options.mean, options.std, options.scale, options.size, options.colour, options.limit)
     total = len(folder.files())
 
     def progress(seen: int) -> None:

@@ -61,9 +61,7 @@ def _scale_shift(known: Index, norm: NodeProto) -> tuple[np.ndarray, np.ndarray]
     return scale, beta - mean * scale
 
 
-def _scale_weights(
-    graph: GraphProto, known: Index, node: NodeProto, scale: np.ndarray, shift: np.ndarray, taken: set[str]
-) -> None:
+def _scale_weights(graph: GraphProto, known: Index, node: NodeProto, scale: np.ndarray, shift: np.ndarray, taken: set[str]) -> None:
     options = attributes(node)
     weight = _array(known, node.input[1]).astype(np.float64)
     bias = _array(known, node.input[2]).astype(np.float64) if len(node.input) > 2 and node.input[2] else np.zeros(1)
@@ -83,9 +81,7 @@ def _scale_weights(
     _replace(graph, known, node, 2, bias, taken, f"{node.input[1]}.bias")
 
 
-def _replace(
-    graph: GraphProto, known: Index, node: NodeProto, place: int, value: np.ndarray, taken: set[str], name: str
-) -> None:
+def _replace(graph: GraphProto, known: Index, node: NodeProto, place: int, value: np.ndarray, taken: set[str], name: str) -> None:
     """Give ``node`` its own initialiser at ``place``; one that others read too is left as it is."""
     tensor = numpy_helper.from_array(np.ascontiguousarray(value, dtype=np.float32))
     if len(node.input) > place and node.input[place]:

@@ -125,5 +125,3 @@ def _kl_divergence(counts: np.ndarray, centers: np.ndarray, low: float, high: fl
     approximate = total[codes] / filled[codes]
     p, q = reference / reference.sum(), approximate / approximate.sum()
     return float(np.dot(p, np.log(p / q)))
-
-

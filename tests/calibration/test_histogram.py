@@ -25,10 +25,12 @@ def histogram(*parts: np.ndarray) -> Histogram:
 
 
 def same(one: Histogram, other: Histogram) -> bool:
-    return (
-        (one.exponent, one.first, one.minimum, one.maximum) == (other.exponent, other.first, other.minimum, other.maximum)
-        and bool((one.counts == other.counts).all())
-    )
+    return (one.exponent, one.first, one.minimum, one.maximum) == (
+        other.exponent,
+        other.first,
+        other.minimum,
+        other.maximum,
+    ) and bool((one.counts == other.counts).all())
 
 
 @given(VALUES, st.integers(0, 300))
