@@ -14,6 +14,7 @@ from edgeseg.manifest import Parity
 
 _RELATIVE_TOLERANCE = 1e-4
 _AGREEMENT = 0.999
+_FIX = "the network uses something the exporter translates wrongly; please report it"
 
 
 @dataclass(frozen=True)
@@ -28,30 +29,44 @@ def check_parity(model: onnx.ModelProto, cases: list[Case], opset: int) -> Parit
     """Run ``model`` in ONNX Runtime over ``cases``.
 
     Raises:
-        OnnxError: the largest error exceeds 1e-4 of the largest output, or the argmax differs at more than 0.1% of pixels.
+        OnnxError: it does not run, an output has another shape or is not finite, the largest error exceeds 1e-4 of the largest
+            output (or of 1, if that is smaller), or the argmax differs at more than 0.1% of pixels.
     """
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    max_abs = max_rel = tolerance = 0.0
-    agreement = 1.0
-    for case in cases:
-        (found, *_) = session.run(None, case.feeds)
-        error, scale = float(np.abs(found - case.expected).max()), float(np.abs(case.expected).max())
-        max_abs, max_rel = max(max_abs, error), max(max_rel, error / max(scale, 1e-12))
-        tolerance = max(tolerance, _RELATIVE_TOLERANCE * max(scale, 1.0))
-        agreement = min(agreement, float((found.argmax(1) == case.expected.argmax(1)).mean()))
-    if not max_abs <= tolerance or agreement < _AGREEMENT:
+    found = _run(model, cases)
+    errors = [float(np.abs(output - case.expected).max()) for output, case in zip(found, cases, strict=True)]
+    scales = [float(np.abs(case.expected).max()) for case in cases]
+    limits = [_RELATIVE_TOLERANCE * max(scale, 1.0) for scale in scales]
+    agreement = min(float((output.argmax(1) == case.expected.argmax(1)).mean()) for output, case in zip(found, cases, strict=True))
+    if agreement < _AGREEMENT or any(error > limit for error, limit in zip(errors, limits, strict=True)):
         raise OnnxError(
-            f"export parity: max abs error {max_abs:.2e}, argmax agreement {agreement:.4%}",
-            f"at most {tolerance:.2e} and at least {_AGREEMENT:.1%}",
-            "the network uses something the exporter translates wrongly; please report it",
+            f"export parity: max abs error {max(errors):.2e}, argmax agreement {agreement:.4%}",
+            f"at most {max(limits):.2e} and at least {_AGREEMENT:.1%}",
+            _FIX,
         )
     return Parity(
-        max_abs=max_abs,
-        max_rel=max_rel,
+        max_abs=max(errors),
+        max_rel=max(error / max(scale, 1e-12) for error, scale in zip(errors, scales, strict=True)),
         argmax_agreement=agreement,
-        tolerance_abs=tolerance,
+        tolerance_abs=max(limits),
         opset=opset,
         shapes=[case.feeds[next(iter(case.feeds))].shape for case in cases],
     )
+
+
+def _run(model: onnx.ModelProto, cases: list[Case]) -> list[NDArray[np.float32]]:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    outputs = []
+    try:
+        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        for case in cases:
+            outputs.append(session.run(None, case.feeds)[0])
+    except Exception as error:  # ONNX Runtime's exceptions share no base class
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise OnnxError(f"export: ONNX Runtime cannot run the graph ({reason})", "a graph that runs", _FIX) from error
+    for output, case in zip(outputs, cases, strict=True):
+        if output.shape != case.expected.shape:
+            raise OnnxError(f"export parity: output of shape {output.shape}", f"{case.expected.shape} as PyTorch's", _FIX)
+        if not (np.isfinite(output).all() and np.isfinite(case.expected).all()):
+            raise OnnxError("export parity: outputs are not finite", "finite outputs", "check the weights; train again")
+    return outputs

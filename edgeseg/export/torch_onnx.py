@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from edgeseg.errors import EdgesegError
 from edgeseg.export.parity import Case, check_parity
 from edgeseg.export.translations import TRANSLATIONS
+from edgeseg.files import check_writable
 from edgeseg.folder import GRAPH, ModelFolder
 from edgeseg.manifest import Manifest, OutputSpec
 from edgeseg.models.weights import load_network
@@ -37,6 +39,7 @@ def export_folder(folder: ModelFolder, dynamic: bool = False, batch: int = 1, ha
     Raises:
         EdgesegError: no weights, or the graph departs from PyTorch.
     """
+    check_writable(folder.path)
     network = load_network(folder)
     spec = folder.manifest.input.model_copy(update={"dynamic": dynamic, "batch": batch})
     if half_weights:
@@ -55,6 +58,7 @@ def to_onnx(network: nn.Module, shape: tuple[int, ...], input_name: str, output_
     example = torch.zeros(2 if dynamic else shape[0], *shape[1:])
     # torch.export specialises a batch of one, so dynamic graphs are traced with two.
     sizes: Any = ({0: torch.export.Dim("batch"), 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO},) if dynamic else None
+    logging.getLogger("torch.onnx._internal.exporter").setLevel(logging.ERROR)  # says four times that torchvision is absent
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -101,8 +105,10 @@ def _tidy(model: Any) -> onnx.ModelProto:
 
 def _round_to_half(network: nn.Module) -> None:
     with torch.no_grad():
-        for parameter in network.parameters():
+        for name, parameter in network.named_parameters():
             if parameter.ndim > 1:
+                if not parameter.half().isfinite().all():
+                    raise EdgesegError(f"weight {name!r} exceeds FP16's 65504", "smaller weights", "export without --half-weights")
                 parameter.copy_(parameter.half().float())
 
 
@@ -127,9 +133,9 @@ def store_half(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _shapes(shape: tuple[int, ...], dynamic: bool) -> list[tuple[int, ...]]:
-    """The shapes at which parity is checked; a dynamic graph also at ones it was not traced with."""
+    """The shapes at which parity is checked; a dynamic graph also at one it was not traced with, odd and of another aspect."""
     n, c, height, width = shape
-    return [shape, (n + 1, c, height // 2 + 32, width // 2 + 32)] if dynamic else [shape]
+    return [shape, (n + 1, c, height // 2 + 33, width // 2 + 47)] if dynamic else [shape]
 
 
 @torch.inference_mode()
