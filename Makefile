@@ -28,7 +28,7 @@ NATIVE := CMakeLists.txt $(wildcard edgeseg/native/CMakeLists.txt edgeseg/native
 PACKAGE := pyproject.toml constraints.txt $(NATIVE)
 
 demo: .venv/installed
-	$(RUN)/python -m edgeseg.cli.app demo $(if $(DATA),--data "$(DATA)") $(if $(MODEL),--model "$(MODEL)") $(if $(SOURCE),--source "$(SOURCE)") $(DEMO_ARGS)
+	$(RUN)/python -m edgeseg demo $(if $(DATA),--data "$(DATA)") $(if $(MODEL),--model "$(MODEL)") $(if $(SOURCE),--source "$(SOURCE)") $(DEMO_ARGS)
 
 test: lint
 	$(TEST)/python -m pytest $(PYTEST_ARGS)
