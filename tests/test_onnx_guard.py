@@ -1,4 +1,4 @@
-"""Reading ONNX files that are damaged, oversized or hostile (FAULTS 8 to 12)."""
+"""Reading ONNX files that are damaged, oversized or hostile."""
 
 from __future__ import annotations
 

@@ -31,7 +31,8 @@ def command(
     data: Annotated[str | None, typer.Option("--data", metavar="NAME:PATH", help="Data set to learn from.")] = None,
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="The model folder to write.")] = Path("model"),
     weights: Annotated[
-        Path | None, typer.Option("--weights", metavar="FILE", help="Start from a .safetensors or .pth file.")
+        str | None,
+        typer.Option("--weights", metavar="FILE|DIR", help="Start from a .safetensors or .pth file, or from a model's weights."),
     ] = None,
     trust: Annotated[bool, typer.Option("--trust", help="Let --weights run pickled code; only for files you made.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's checkpoint.")] = False,
@@ -79,6 +80,10 @@ def command(
         arch, recipe, settings or [], {key: value for key, value in given.items() if value is not None}, out, resume
     )
 
+    _train(config, out, weights, trust, resume, as_json)
+
+
+def _train(config: TrainConfig, out: Path, weights: str | None, trust: bool, resume: bool, as_json: bool) -> None:
     from edgeseg.training.loop import train
 
     command_line = shlex.join(["edgeseg", *sys.argv[1:]])
@@ -97,13 +102,9 @@ def command(
     best = json.loads((out / "training" / "summary.json").read_text())
     if as_json:
         print_json({"directory": folder.path, **best})
-    else:
-        print_lines(
-            [
-                f"{folder.path}: best val mIoU {best['val_mean_iou']:.4f} at epoch {best['epoch']}",
-                f"next: edgeseg export {folder.path}",
-            ]
-        )
+        return
+    told = f"{folder.path}: best val mIoU {best['val_mean_iou']:.4f} at epoch {best['epoch']}"
+    print_lines([told, f"next: edgeseg export {folder.path}"])
 
 
 def make_config(arch: str, recipe: str | None, settings: list[str], given: dict[str, Any], out: Path, resume: bool) -> TrainConfig:

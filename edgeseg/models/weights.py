@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from edgeseg.errors import EdgesegError
-from edgeseg.folder import GRAPH, WEIGHTS, ModelFolder
+from edgeseg.folder import GRAPH, WEIGHTS, ModelFolder, open_folder, shipped_models
 from edgeseg.models.pickled import load_pickled
 from edgeseg.onnx_guard import load_onnx
 
@@ -55,14 +55,21 @@ def _check_tensor(name: str, tensor: Tensor, path: Path) -> None:
         raise EdgesegError(f"{path}: weight {name!r} has NaN or infinite values", "finite weights", "use an earlier checkpoint")
 
 
-def load_weights(network: nn.Module, path: Path, trust: bool = False) -> None:
+def load_weights(network: nn.Module, source: str | Path, trust: bool = False) -> None:
     """Load a whole network's or, where the names fit it, only its backbone's weights (torchvision's names).
 
     The backbone's classification head (its ``HEAD``) is left out; everything else must be there and nothing may be over.
 
+    Args:
+        source: a .safetensors, .pth or .pt file, a model folder, or the name of a shipped model.
+
     Raises:
         EdgesegError: names or shapes do not fit; the differences are listed.
     """
+    path = Path(source)
+    if path.is_dir() or str(source) in shipped_models():
+        _load_trained(network, load_state(open_folder(source)), path)
+        return
     state = read_state(path, trust)
     target, own = network, network.state_dict()
     if not any(name in own for name in state) and isinstance(backbone := getattr(network, "backbone", None), nn.Module):
@@ -113,13 +120,17 @@ def load_network(folder: ModelFolder) -> nn.Module:
             f"{folder.path}: adopted from ONNX, no PyTorch network", "a model trained here", "use the backends ort or openvino"
         )
     network = models.create(manifest.architecture.name, num_classes=len(manifest.classes), **manifest.architecture.options)
-    own, state = network.state_dict(), load_state(folder)
-    state = {name: tensor for name, tensor in state.items() if name in own}
-    # Counters and deep-supervision heads do not travel with an exported graph.
-    absent = {name: value for name, value in own.items() if name not in state and _training_only(name)}
-    _check_fit(own, {**state, **absent}, folder.path)
-    network.load_state_dict({**state, **absent})
+    _load_trained(network, load_state(folder), folder.path)
     return network.eval()
+
+
+def _load_trained(network: nn.Module, state: State, path: Path) -> None:
+    """Load what a model folder holds: counters and deep-supervision heads do not travel with an exported graph."""
+    own = network.state_dict()
+    state = {name: tensor for name, tensor in state.items() if name in own}
+    absent = {name: value for name, value in own.items() if name not in state and _training_only(name)}
+    _check_fit(own, {**state, **absent}, path)
+    network.load_state_dict({**state, **absent})
 
 
 def _training_only(name: str) -> bool:

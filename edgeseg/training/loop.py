@@ -39,7 +39,7 @@ Progress = Callable[[int, int, str], None]
 def train(
     config: TrainConfig,
     directory: Path,
-    weights: Path | None = None,
+    weights: str | Path | None = None,
     trust: bool = False,
     resume: bool = False,
     command: str = "",
@@ -48,7 +48,7 @@ def train(
     """Train as ``config`` says into the model folder ``directory``.
 
     Args:
-        weights: a .safetensors or .pth file to start from (a backbone's or a whole network's).
+        weights: what to start from: see ``load_weights``.
         trust: let ``weights`` run pickled code.
         resume: go on from the folder's checkpoint.
         command: what the user typed, kept in the manifest.

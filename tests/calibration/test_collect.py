@@ -1,4 +1,4 @@
-"""Observing: the right tensors, exact extremes, constant memory, and the errors of FAULTS 18, 20, 21, 22."""
+"""Observing: the right tensors, exact extremes, constant memory, and the errors of empty, constant and NaN data."""
 
 from __future__ import annotations
 

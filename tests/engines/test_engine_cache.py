@@ -1,4 +1,4 @@
-"""The engine cache: reuse, every reason to rebuild, damage, concurrent builders, signals (FAULTS 1-4, 22-25)."""
+"""The engine cache: reuse, every reason to rebuild, damage, concurrent builders, signals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Accuracy on the built engine, and the wall between calibration and evaluation (FAULTS 19)."""
+"""Accuracy on the built engine, and the wall between calibration and evaluation."""
 
 from __future__ import annotations
 

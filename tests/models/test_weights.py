@@ -1,4 +1,4 @@
-"""Weights from files: what loads, what is refused, and what the refusal says (FAULTS 5 to 8)."""
+"""Weights from files: what loads, what is refused, and what the refusal says."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from edgeseg import models
 from edgeseg.errors import EdgesegError
-from edgeseg.folder import ModelFolder
+from edgeseg.folder import ModelFolder, open_folder
 from edgeseg.manifest import Architecture
 from edgeseg.models.backbones.resnet import ResNet
 from edgeseg.models.weights import load_network, load_state, load_weights, read_state
@@ -268,3 +268,21 @@ def test_weights_that_were_swapped_are_refused(folder: ModelFolder) -> None:
     os.truncate(folder.weights, 100)
     with pytest.raises(EdgesegError, match="100 bytes"):
         load_network(folder)
+
+
+def test_a_shipped_model_is_a_start_for_training() -> None:
+    options = folder_options("streets")
+    network = models.create("unet", num_classes=11, **options)
+    load_weights(network, "streets")
+    shipped = load_network(open_folder("streets"))
+    image = torch.randn(1, 3, 64, 96)
+    assert torch.equal(network.eval()(image), shipped(image))
+    with pytest.raises(EdgesegError, match="of another shape"):
+        load_weights(models.create("unet", num_classes=5, **options), "streets")
+
+
+def folder_options(name: str) -> dict:
+    """The network's options as the model's manifest has them."""
+    architecture = open_folder(name).manifest.architecture
+    assert architecture is not None
+    return architecture.options
