@@ -13,13 +13,17 @@ from edgeseg.manifest import ClassInfo
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1b1f24;--paper:#fff;--soft:#f3f5f7;--line:#d7dce1;--mark:#0b6bcb}
 @media(prefers-color-scheme:dark){:root{--ink:#e6e9ec;--paper:#14171a;--soft:#1d2126;--line:#333a41;--mark:#6cb2f7}}
-body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:1180px;
-  margin:2rem auto;padding:0 1rem}
-h1{font-size:1.5rem;margin:0 0 .2rem}h2{font-size:1.1rem;margin:2rem 0 .6rem}p.note{color:color-mix(in srgb,var(--ink) 70%,transparent)}
-.wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
+body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper)}
+body{max-width:1180px;margin:2rem auto;padding:0 1rem}
+h1{font-size:1.5rem;margin:0 0 .2rem}
+h2{font-size:1.1rem;margin:2rem 0 .6rem}
+p.note{color:color-mix(in srgb,var(--ink) 70%,transparent)}
+.wide{overflow-x:auto}
+table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{padding:.35rem .7rem;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
 th:first-child,td:first-child,th:nth-child(2),td:nth-child(2){text-align:left}
-tr.best td{background:var(--soft);font-weight:600}img{max-width:100%;border:1px solid var(--line);margin:.3rem 0;display:block}
+tr.best td{background:var(--soft);font-weight:600}
+img{max-width:100%;border:1px solid var(--line);margin:.3rem 0;display:block}
 .bar{display:inline-block;height:.6rem;background:var(--mark);vertical-align:middle}
 .chip{display:inline-block;width:.8rem;height:.8rem;border:1px solid var(--line);vertical-align:-.1rem;margin-right:.4rem}
 code{background:var(--soft);padding:.1rem .3rem}
