@@ -13,15 +13,16 @@ from edgeseg.engines.session import BACKENDS as REGISTRY
 from edgeseg.engines.session import PRECISIONS, Backend, BuildJob, Session, TensorSpec, default_threads
 
 if TYPE_CHECKING:
-    from edgeseg.engines.build import Engine, build_engine, load_engine
-    from edgeseg.engines.segmenter import Segmenter, load_segmenter
+    from edgeseg.engines.build import Engine
+    from edgeseg.engines.open import build_engine, load_engine, load_segmenter
+    from edgeseg.engines.segmenter import Segmenter
 
 _LAZY = {
     "Engine": "edgeseg.engines.build",
-    "build_engine": "edgeseg.engines.build",
-    "load_engine": "edgeseg.engines.build",
+    "build_engine": "edgeseg.engines.open",
+    "load_engine": "edgeseg.engines.open",
     "Segmenter": "edgeseg.engines.segmenter",
-    "load_segmenter": "edgeseg.engines.segmenter",
+    "load_segmenter": "edgeseg.engines.open",
 }
 
 __all__ = [

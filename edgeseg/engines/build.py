@@ -10,7 +10,7 @@ from edgeseg.engines import cache as engine_cache
 from edgeseg.engines.cache import INFO, Engine, cache_lock
 from edgeseg.engines.keys import check_threads, engine_fields, engine_key, preprocessing_digest, target_profile
 from edgeseg.engines.lowering import freeze_shape
-from edgeseg.engines.session import BuildJob, Frames, Progress, Session, check_precision, default_threads, get_backend
+from edgeseg.engines.session import BuildJob, Progress, Session, check_precision, default_threads, get_backend
 from edgeseg.errors import BackendError
 from edgeseg.files import atomic_directory, check_writable, write_json
 from edgeseg.folder import GRAPH, RANGES, ModelFolder
@@ -18,27 +18,25 @@ from edgeseg.folder import GRAPH, RANGES, ModelFolder
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["Engine", "build_engine", "load_engine", "prepared_graph"]
+__all__ = ["Engine", "build_named", "load_named", "open_built", "prepared_graph"]
 
 
-def build_engine(
+def build_named(
     folder: ModelFolder,
-    backend: str = "auto",
-    precision: str = "int8",
+    backend: str,
+    precision: str,
     threads: int | None = None,
     progress: Progress | None = None,
     *,
-    frames: Frames | None = None,
     force: bool = False,
 ) -> Engine:
     """The engine of a model for this machine: from the cache when nothing it depends on changed, else built.
 
     Args:
-        backend: a name in ``edgeseg.engines.REGISTRY`` or "auto", which measures and keeps the fastest (``select``).
-        precision: fp32, bf16, fp16, int8, or "auto" together with backend "auto".
+        backend: a name in ``edgeseg.engines.REGISTRY``.
+        precision: fp32, bf16, fp16 or int8.
         threads: inference threads; all cores by default.
         progress: told in words what is being done.
-        frames: gives the (H, W, 3) uint8 BGR frames that "auto" judges accuracy on; synthetic ones by default.
         force: build even if the cache has it.
 
     Raises:
@@ -47,10 +45,6 @@ def build_engine(
     """
     threads = threads or default_threads()
     check_threads(threads)
-    if "auto" in (backend, precision):
-        from edgeseg.engines.select import choose
-
-        backend, precision = choose(folder, backend, precision, threads, progress=progress, frames=frames)
     adapter = get_backend(backend)
     check_precision(adapter, precision)
     fields = engine_fields(folder, adapter, precision, threads)
@@ -123,18 +117,17 @@ def prepared_graph(folder: ModelFolder, precision: str, backend: str) -> onnx.Mo
     return freeze_shape(model, spec.name, spec.shape)
 
 
-def load_engine(
-    folder: ModelFolder,
-    backend: str = "auto",
-    precision: str = "int8",
-    threads: int | None = None,
-    progress: Progress | None = None,
-    *,
-    frames: Frames | None = None,
+def load_named(
+    folder: ModelFolder, backend: str, precision: str, threads: int | None = None, progress: Progress | None = None
 ) -> Session:
     """Open the engine, building it first if it is absent, out of date or damaged.
 
     Every file's SHA-256 is verified before a backend reads it.
     """
-    engine = build_engine(folder, backend, precision, threads, progress, frames=frames)
+    engine = build_named(folder, backend, precision, threads, progress)
+    return open_built(engine)
+
+
+def open_built(engine: Engine) -> Session:
+    """Open an engine that ``build_named`` gave."""
     return get_backend(engine.backend).load(engine.directory, engine.precision, int(engine.info["fields"]["threads"]))

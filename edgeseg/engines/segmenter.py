@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeseg.engines.session import Session, default_threads
+from edgeseg.engines.session import Session
 from edgeseg.errors import BackendError
 from edgeseg.postprocess import LabelDecoder
 from edgeseg.preprocess import Preprocessor
 
 if TYPE_CHECKING:
-    from edgeseg.folder import ModelFolder
     from edgeseg.manifest import Manifest
 
 
@@ -90,14 +89,3 @@ class Segmenter:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def load_segmenter(
-    folder: ModelFolder, backend: str = "auto", precision: str = "auto", threads: int | None = None, **options: Any
-) -> Segmenter:
-    """Build or find the engine and open it; ``options`` go to ``build_engine`` (progress, frames)."""
-    from edgeseg.engines.build import load_engine
-
-    threads = threads or default_threads()
-    session = load_engine(folder, backend, precision, threads, **options)
-    return Segmenter(session, folder.manifest, threads)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeseg.engines.build import load_engine
+from edgeseg.engines.build import load_named
 from edgeseg.engines.cache import CHOICE, cache_lock
 from edgeseg.engines.keys import engine_fields
 from edgeseg.engines.segmenter import Segmenter
@@ -118,7 +118,7 @@ def measure(
     failures: list[EdgesegError] = []
     for name, kind in pairs:
         try:
-            segmenters[name, kind] = Segmenter(load_engine(folder, name, kind, threads, tell), folder.manifest, threads)
+            segmenters[name, kind] = Segmenter(load_named(folder, name, kind, threads, tell), folder.manifest, threads)
         except EdgesegError as error:
             tell(f"{name} {kind} is left out: {error}")
             failures.append(error)
@@ -134,7 +134,7 @@ def measure(
 
 def _reference_labels(folder: ModelFolder, threads: int, frames: Sequence[np.ndarray]) -> list[np.ndarray]:
     name = "ort" if "ort" in installed() else installed()[0]
-    with Segmenter(load_engine(folder, name, "fp32", threads), folder.manifest, threads) as reference:
+    with Segmenter(load_named(folder, name, "fp32", threads), folder.manifest, threads) as reference:
         return [reference(frame) for frame in frames]
 
 

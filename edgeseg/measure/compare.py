@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeseg.engines.build import load_engine
+from edgeseg.engines.build import load_named
 from edgeseg.engines.segmenter import Segmenter
 from edgeseg.errors import BackendError, EdgesegError
 
@@ -76,7 +76,7 @@ def compare(
     for backend, precision in pairs:
         if progress:
             progress(f"running {backend} {precision}")
-        with Segmenter(load_engine(folder, backend, precision, threads, progress), folder.manifest, threads) as segmenter:
+        with Segmenter(load_named(folder, backend, precision, threads, progress), folder.manifest, threads) as segmenter:
             outputs[f"{backend}/{precision}"] = [_outputs(segmenter, frame) for frame in frames]
     threshold = _threshold(folder)
     return [

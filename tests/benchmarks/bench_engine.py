@@ -18,7 +18,7 @@ import onnxruntime
 import openvino
 
 from edgeseg.engines import ort as ort_engine
-from edgeseg.engines.build import load_engine, prepared_graph
+from edgeseg.engines.build import load_named, prepared_graph
 from edgeseg.engines.lowering import lower_for_openvino
 from edgeseg.engines.openvino import properties
 from edgeseg.engines.segmenter import Segmenter
@@ -50,7 +50,7 @@ def loops(folder: ModelFolder, threads: int) -> dict[str, Call]:
     for backend, precision in KINDS:
         if get_backend(backend).supports(precision) or (precision == "int8" and "ranges.json" not in folder.manifest.files):
             continue
-        segmenter = Segmenter(load_engine(folder, backend, precision, threads), folder.manifest, threads)
+        segmenter = Segmenter(load_named(folder, backend, precision, threads), folder.manifest, threads)
         out = segmenter.allocate_output()
         found[f"{backend} {precision}"] = lambda s=segmenter, o=out: s.infer(tensor, o)  # type: ignore[misc]
         found[f"{backend} {precision} bare"] = bare_loop(folder, backend, precision, threads, tensor)
