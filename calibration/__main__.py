@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 import onnx
 
@@ -47,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--colour", choices=["rgb", "bgr", "gray"], default="rgb")
     parser.add_argument("--size", type=_size, metavar="H,W", help="for models with a free input size")
     parser.add_argument("--limit", type=int, help="read at most so many files")
+    parser.add_argument("--force", action="store_true", help="replace files that exist")
     return parser
 
 
@@ -65,8 +69,7 @@ def _size(text: str) -> tuple[int, int]:
 
 def _run(options: argparse.Namespace) -> None:
     for target in filter(None, (options.output, options.save_ranges)):
-        if not target.parent.is_dir():
-            raise CalibrationError(f"{target}: its folder does not exist", "a folder that can be written", "make it first")
+        _check_target(target, options.force)
     model = prepare(_load(options.model))
     ranges = Ranges.load(options.ranges) if options.ranges else _collect(model, options)
     for warning in ranges.warnings:
@@ -79,11 +82,26 @@ def _run(options: argparse.Namespace) -> None:
     print(f"{options.output}: profile {options.profile}, {ranges.method} over {ranges.images} images, {pairs} activations in INT8")
 
 
+def _check_target(target: Path, force: bool) -> None:
+    """Refuse, before any work, an output that exists or cannot be written."""
+    if not target.parent.is_dir():
+        raise CalibrationError(f"{target}: its folder does not exist", "a folder that can be written", "make it first")
+    if target.is_dir() or (target.exists() and not force):
+        raise CalibrationError(f"{target} exists", "a file that does not exist yet", "choose another name, or give --force")
+    try:
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+    except OSError as error:
+        raise CalibrationError(f"{target.parent}: {error.strerror or error}", "a folder that can be written") from error
+
+
 def _load(path: Path) -> onnx.ModelProto:
     try:
         return onnx.load(path)
     except OSError as error:
         raise CalibrationError(f"{path}: {error.strerror or error}", "an ONNX file") from error
+    except onnx.checker.ValidationError as error:  # external data: missing, a link, or outside the folder
+        raise CalibrationError(f"{path}: {' '.join(str(error).split())}", "weights in files beside the model") from error
     except Exception as error:  # protobuf's DecodeError has moved between modules
         raise CalibrationError(f"{path}: not an ONNX model ({type(error).__name__})", "an ONNX file") from error
 
@@ -102,5 +120,10 @@ def _collect(model: onnx.ModelProto, options: argparse.Namespace) -> Ranges:
     return ranges
 
 
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + signum)  # unwinds, so that temporary files go
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(main())

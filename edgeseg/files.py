@@ -59,6 +59,15 @@ def check_writable(directory: Path) -> None:
         ) from error
 
 
+def check_place(directory: Path) -> None:
+    """Refuse a directory that could not be made or written; unlike ``check_writable`` it makes nothing.
+
+    Raises:
+        EdgesegError: the nearest directory that exists cannot be written, or is none.
+    """
+    check_writable(next(path for path in (directory.absolute(), *directory.absolute().parents) if path.exists()))
+
+
 @contextlib.contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
     """A temporary path beside ``target``; renamed over it, fsynced, when the block ends well, else removed."""

@@ -240,7 +240,7 @@ def _read_external(tensor: TensorProto, name: str, directory: Path) -> bytes:
     length = _number(entries, "length", name)
     if length is not None and length != expected:
         raise OnnxError(f"tensor {name!r}: external length {length} bytes", f"{expected} bytes by its dims {list(tensor.dims)}")
-    descriptor = _open_beside(directory, location, name)
+    descriptor = _open_beside(directory, location, name, offset + expected)
     with os.fdopen(descriptor, "rb") as stream:
         size = os.fstat(descriptor).st_size
         if size < offset + expected:
@@ -262,7 +262,7 @@ def _number(entries: dict[str, str], key: str, name: str) -> int | None:
     return int(text)
 
 
-def _open_beside(directory: Path, location: str, name: str) -> int:
+def _open_beside(directory: Path, location: str, name: str, needed: int) -> int:
     """Descriptor of a regular file in ``directory`` or below, opened step by step so that no link can be slipped in."""
     parts = PurePosixPath(location).parts
     unsafe = not parts or location.startswith("/") or ".." in parts or "\\" in location or ":" in location or "\0" in location
@@ -285,7 +285,9 @@ def _open_beside(directory: Path, location: str, name: str) -> int:
                 f"tensor {name!r}: external file {location} is a symbolic link", "a regular file", "copy the file itself"
             ) from error
         raise OnnxError(
-            f"tensor {name!r}: external file {location}: {error.strerror}", "the file beside the model", "copy it there"
+            f"tensor {name!r}: external file {location}: {error.strerror}",
+            f"a file of at least {needed} bytes beside the model",
+            "copy it there",
         ) from error
     finally:
         os.close(held)

@@ -97,7 +97,9 @@ def test_external_data_that_is_no_plain_file_is_refused(tmp_path: Path, kind: st
 
 def test_missing_and_short_external_files_are_told_in_bytes(tmp_path: Path) -> None:
     path = write(tmp_path / "m.onnx", external("w.bin", offset=100))
-    assert "No such file" in refusal(path)
+    message = refusal(path)
+    assert "No such file" in message
+    assert f"at least {100 + VALUES.nbytes} bytes" in message
     (tmp_path / "w.bin").write_bytes(b"\0" * 50)
     message = refusal(path)
     assert "has 50 bytes" in message

@@ -85,6 +85,10 @@ def command(
 
     folder = open_folder(model)
     name = require_data(folder.manifest, data)
+    if source:
+        from edgeseg_live.sources import source_factory
+
+        source_factory(source)  # a wrong one is told before the long work
     check_writable(out)
     source = source or str(_render_clip(out / "clip.mp4", as_json))
     with progress(f"calibrating {folder.manifest.name}", calibration_frames, quiet=as_json) as bar:

@@ -85,6 +85,8 @@ def command(
 
     factory = source_factory(source)
     sinks = [make_sink(uri, SinkOptions(token, force)) for uri in sink or ["none:"]]
+    for item in sinks:
+        item.check()  # the engine may take minutes to build
     lossless = _lossless(rate, factory.live, all(item.lossless for item in sinks))
     config = SupervisorConfig(lossless=lossless, realtime=not lossless, max_fps=max_fps, freeze_s=freeze)
     with _open_model(model, backend, precision, threads) as segmenter:

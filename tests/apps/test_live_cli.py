@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
+from edgeseg.cli import app, live
 from edgeseg.cli.live import _lossless, status_text
 from edgeseg.errors import EdgesegError
 
@@ -169,6 +170,22 @@ def test_page_of_a_program_prints_its_url_and_hides_the_token(pictures: Path) ->
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=30)
     assert process.returncode == 143
+
+
+@pytest.mark.parametrize("sink", ["exists.mp4", "file/new.mp4", "labels:full", "labels:file/new"])
+def test_an_output_that_cannot_be_written_is_told_before_the_engine_is_built(
+    sink: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "exists.mp4").write_bytes(b"precious")
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "000000.png").write_bytes(b"precious")
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(live, "_open_model", lambda *_: pytest.fail("built before it looked"))
+    assert app.run(["live", "fake", "--source", "synth:", "--sink", "none:", "--sink", "labels:fresh", "--sink", sink]) == 1
+    assert capfd.readouterr().err.startswith("error: ")
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize(

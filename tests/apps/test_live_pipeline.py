@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from edgeseg_live.pipeline import Pipeline
+from edgeseg_live.sinks import make_sink
 from edgeseg_live.supervise import SupervisorConfig
 
 from edgeseg.errors import SourceError
@@ -201,3 +205,23 @@ def test_report_has_what_the_command_line_promises() -> None:
     assert set(report["stages_ms"]) == {"capture", "preprocess", "inference", "postprocess", "output"}
     assert report["fps"] > 0
     assert report["stages_ms"]["inference"]["p50"] > 0
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
+def test_label_maps_stop_on_a_full_disk_and_inference_goes_on(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = Path.write_bytes
+
+    def full(self: Path, data: bytes) -> int:
+        if self.name.startswith(".000003"):
+            write(self, data[:10])
+            raise OSError(code, os.strerror(code), str(self))
+        return write(self, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    keeper = Keeper()
+    pipeline = Pipeline(FakeSegmenter(), clip(20), [make_sink(f"labels:{tmp_path}"), keeper], LOSSLESS)
+    pipeline.start()
+    assert pipeline.wait(30)
+    assert len(keeper.numbers) == 20
+    assert os.strerror(code) in pipeline.snapshot()["sinks"][0]["error"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{index:06d}.png" for index in range(3)]

@@ -244,3 +244,8 @@ def test_pacer_does_not_race_after_a_long_stall() -> None:
     assert pacer.wait_ns(40_000_000, 10_000_000) == 30_000_000
     assert pacer.wait_ns(80_000_000, 5_000_000_000) < 0
     assert pacer.wait_ns(120_000_000, 5_000_000_000) == 40_000_000
+
+
+def test_the_limits_a_camera_is_held_to() -> None:
+    config = SupervisorConfig()
+    assert (config.open_s, config.stall_s, config.backoff_first_s, config.backoff_most_s) == (5, 5, 1, 30)

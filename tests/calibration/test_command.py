@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -12,6 +16,8 @@ import pytest
 from calibration import Ranges
 from calibration.__main__ import main
 from tests.calibration import nets, runtimes
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -80,6 +86,7 @@ def test_a_corrupt_picture_is_left_out_and_counted(
         ({"model": "text.onnx"}, "not an ONNX model"),
         ({"--images": "nowhere"}, "no such folder"),
         ({"--images": "empty"}, "no images"),
+        ({"-o": "net.onnx"}, "net.onnx exists"),
         ({"-o": "missing/out.onnx"}, "its folder does not exist"),
         ({"--keep-float": "nobody"}, "'nobody' to keep in float"),
         ({"--colour": "gray"}, "pictures of 1 channels"),
@@ -100,4 +107,70 @@ def test_mistakes_are_told_in_one_line(
     assert len(told) == 1
     assert told[0].startswith("error: ")
     assert match in told[0]
+    assert {path.name for path in tmp_path.iterdir()} == before
+
+
+def test_an_output_is_replaced_only_by_force(
+    model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "int8.onnx"
+    out.write_bytes(b"precious")
+    given = [str(model), "--images", str(pictures), "--method", "minmax", "--limit", "2", "-o", str(out)]
+    assert main(given) == 1
+    assert "int8.onnx exists" in capsys.readouterr().err
+    assert out.read_bytes() == b"precious"
+    assert main([*given, "--force"]) == 0
+    assert onnx.load(out).graph.node
+
+
+def test_a_read_only_folder_is_told_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(**_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    assert main(["none.onnx", "--images", "none", "-o", str(tmp_path / "out.onnx")]) == 1
+    assert "Read-only" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("location", ["../w.bin", "/etc/passwd", "link.bin", "none.bin"])
+def test_weights_outside_the_folder_are_refused(
+    location: str, model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    item = onnx.load(model)
+    tensor = item.graph.initializer[0]
+    (tmp_path / "w.bin").write_bytes(tensor.raw_data)
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (inside / "link.bin").symlink_to(tmp_path / "w.bin")
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    (inside / "net.onnx").write_bytes(item.SerializeToString())
+    assert main([str(inside / "net.onnx"), "--images", str(pictures), "-o", str(tmp_path / "out.onnx")]) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 1
+    assert tensor.name in told[0]
+    assert not (tmp_path / "out.onnx").exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_leaves_no_temporary_file(model: Path, pictures: Path, tmp_path: Path, number: int, code: int) -> None:
+    before = {path.name for path in tmp_path.iterdir()}
+    program = (
+        "import os, runpy, sys, time\n"
+        "def slow(descriptor):\n    print('ready', flush=True); time.sleep(60)\n"
+        "os.fsync = slow\nrunpy.run_module('calibration', run_name='__main__')"
+    )
+    given = [str(model), "--images", str(pictures), "--method", "minmax", "-o", str(tmp_path / "out.onnx")]
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *given], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == code, told
+    assert "Traceback" not in told
     assert {path.name for path in tmp_path.iterdir()} == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
@@ -276,6 +277,16 @@ def test_force_never_replaces_what_is_no_model_folder(tmp_path: Path, capsys: py
     assert code == 1
     assert "not a model folder" in one_error(err)
     assert (precious / "thesis.tex").read_text() == "x"
+
+
+def test_import_into_a_read_only_place_is_told_before_the_file_is_read(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    def refuse(**_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    code, _, err = run(capsys, "import", "none.onnx", "--classes", "a,b", "-o", str(tmp_path / "m"))
+    assert code == 1
+    assert "Read-only" in one_error(err)
 
 
 def test_zoo_lists_every_shipped_model(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from edgeseg.cli.app import run
+from edgeseg.engines import build_engine
+from edgeseg.engines.cache import verify
 from edgeseg.folder import ModelFolder
-from tests.tiny_model import camvid_copy, tiny_folder
+from tests.tiny_model import calibrated, camvid_copy, tiny_folder
 
+ROOT = Path(__file__).parents[2]
 FIGURES = ("mean_iou", "pixel_accuracy", "mean_accuracy", "fw_iou")
 
 
@@ -75,3 +82,61 @@ def test_errors_are_one_line(folder: ModelFolder, data: str, capfd: pytest.Captu
         assert told in error
         assert "Traceback" not in error
     assert not folder.ranges.exists()
+
+
+def test_calibrating_a_read_only_folder_is_told_before_any_work(
+    folder: ModelFolder, data: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(**_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr("edgeseg.measure.calibrate.collect", lambda *_, **__: pytest.fail("worked before it looked"))
+    assert run(["calibrate", str(folder.path), "--data", data]) == 1
+    assert "Read-only" in capfd.readouterr().err
+
+
+SLOW_CALIBRATION = """
+import sys, time
+import edgeseg.cli.app as app
+import edgeseg.measure.calibrate as module
+from edgeseg.folder import ModelFolder
+real, save = module.Pictures.__iter__, module.Ranges.save
+def pictures(self):
+    for count, sample in enumerate(real(self)):
+        if sys.argv[3] == "pictures" and count == 1:
+            print("ready", flush=True); time.sleep(60)
+        yield sample
+def slow_save(self, path):
+    save(self, path)
+    if sys.argv[3] == "writing":
+        print("ready", flush=True); time.sleep(60)
+module.Pictures.__iter__, module.Ranges.save = pictures, slow_save
+sys.exit(app.main(["calibrate", sys.argv[1], "--data", sys.argv[2], "--method", "minmax"]))
+"""
+
+
+@pytest.mark.parametrize("moment", ["pictures", "writing"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_while_calibrating_leaves_the_folder_as_it_was(
+    folder: ModelFolder, data: str, number: signal.Signals, code: int, moment: str
+) -> None:
+    calibrated(folder)
+    engine = build_engine(folder, "ort", "int8", 1)
+    before = {path.relative_to(folder.path): path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW_CALIBRATION, str(folder.path), data, moment],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == code, told
+    assert "Traceback" not in told
+    after = {path.relative_to(folder.path): path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
+    assert after == before
+    assert verify(engine) == ""

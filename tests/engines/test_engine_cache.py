@@ -17,7 +17,7 @@ import onnx
 import pytest
 
 from calibration import CalibrationError
-from edgeseg.engines import build_engine, load_engine
+from edgeseg.engines import build_engine, load_engine, ort
 from edgeseg.engines.cache import INFO, clear, engines, explain, read_engine, verify
 from edgeseg.engines.keys import device, difference, engine_fields, engine_key, target_profile
 from edgeseg.engines.session import get_backend
@@ -130,6 +130,22 @@ def test_damaged_engine_is_rebuilt_with_a_notice(
     assert "damaged engine" in caplog.text
     assert np.isfinite(session.run({"image": np.zeros((1, 3, 32, 48), np.float32)})["logits"]).all()
     assert explain(folder, engine.info["fields"])["status"] == "hit"
+
+
+def test_damaged_bytes_never_reach_the_backend(folder: ModelFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = build_engine(folder, "ort", "fp32", 1)
+    name = next(path.name for path in engine.directory.iterdir() if path.name != INFO)
+    damage_flip(engine.directory / name)
+    damaged, seen, load = (engine.directory / name).read_bytes(), [], ort.load
+
+    def spy(directory: Path, *arguments: object) -> object:
+        seen.append((directory / name).read_bytes())
+        return load(directory, *arguments)
+
+    monkeypatch.setattr(ort, "load", spy)
+    load_engine(folder, "ort", "fp32", 1)
+    assert seen
+    assert damaged not in seen
 
 
 @pytest.mark.parametrize(

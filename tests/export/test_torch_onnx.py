@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -267,4 +268,16 @@ def test_a_folder_without_weights(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "net", "unet", {"widths": [4, 4]})
     folder.update(files={})
     with pytest.raises(EdgesegError, match=r"no model\.onnx"):
+        export_folder(folder)
+
+
+def test_a_read_only_folder_is_told_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_folder(tmp_path / "net", "unet", {"widths": [4, 4]})
+
+    def refuse(**_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr(torch_onnx, "load_network", lambda _: pytest.fail("worked before it looked at the folder"))
+    with pytest.raises(EdgesegError, match=r"Read-only.*can be written"):
         export_folder(folder)

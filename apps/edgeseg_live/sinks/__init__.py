@@ -53,6 +53,14 @@ class Sink(Protocol):
     shown: str
     lossless: bool
 
+    def check(self) -> None:
+        """Refuse an output that exists or cannot be written, before any work; makes nothing.
+
+        Raises:
+            EdgesegError: says why.
+        """
+        ...
+
     def open(self, host: Host) -> None:
         """Before the first frame; refuses what cannot work.
 

@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 
 from edgeseg.errors import SourceError
-from edgeseg.files import check_writable
+from edgeseg.files import check_place, check_writable
 from edgeseg_live.frames import Result
 from edgeseg_live.sinks import Host, SinkOptions
 from edgeseg_live.uri import Uri
@@ -28,11 +28,15 @@ class LabelSink:
         if not uri.rest:
             raise SourceError(f"--sink {uri.shown}: no folder", "labels:DIR", "name a folder")
 
-    def open(self, host: Host) -> None:
+    def check(self) -> None:
         if self._directory.is_dir() and not self._force and any(self._directory.glob("*.png")):
             raise SourceError(
                 f"--sink {self.shown}: the folder has pictures already", "an empty or new folder", "another folder, or --force"
             )
+        check_place(self._directory)
+
+    def open(self, host: Host) -> None:
+        self.check()
         check_writable(self._directory)
 
     def write(self, result: Result) -> None:

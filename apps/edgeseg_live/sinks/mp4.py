@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from edgeseg.errors import SourceError
-from edgeseg.files import atomic_path, check_writable
+from edgeseg.files import atomic_path, check_place, check_writable
 from edgeseg_live.frames import Image, Result
 from edgeseg_live.sinks import Host, SinkOptions
 from edgeseg_live.uri import Uri
@@ -99,11 +99,15 @@ class Mp4Sink:
         self._first_ns, self._last_pts = 0, -1
         self._broken = False
 
-    def open(self, host: Host) -> None:
+    def check(self) -> None:
         if not self._target.name or self._target.is_dir():
             raise SourceError(f"--sink {self.shown}: not a file name", "FILE.mp4", "name a file")
         if self._target.exists() and not self._force:
             raise SourceError(f"--sink {self.shown}: the file exists", "a new file", "another name, or --force")
+        check_place(self._target.parent)
+
+    def open(self, host: Host) -> None:
+        self.check()
         check_writable(self._target.parent)
 
     def write(self, result: Result) -> None:

@@ -13,6 +13,9 @@ class NoSink:
     shown = "none:"
     lossless = True
 
+    def check(self) -> None:
+        """Nothing to refuse."""
+
     def open(self, host: Host) -> None:
         """Nothing to open."""
 

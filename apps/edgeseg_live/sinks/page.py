@@ -48,6 +48,9 @@ class PageSink:
         self._classes = 0
         self._cached: tuple[int, dict[str, Any]] = (0, {})
 
+    def check(self) -> None:
+        """Whether the port is free shows when it is opened."""
+
     def open(self, host: Host) -> None:
         self._host_view, self._classes = host, len(host.manifest.classes)
         classes = [{"name": item.name, "colour": list(item.colour)} for item in host.manifest.classes]

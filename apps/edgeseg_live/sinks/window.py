@@ -42,9 +42,12 @@ class WindowSink:
     def __init__(self) -> None:
         self._open = False
 
-    def open(self, host: Host) -> None:
+    def check(self) -> None:
         if reason := gui_missing():
             raise reason
+
+    def open(self, host: Host) -> None:
+        self.check()
 
     def write(self, result: Result) -> None:
         # All calls come from the sink's thread: toolkits want one thread, not the main one.
