@@ -135,6 +135,12 @@ def open_folder(model: str | Path) -> ModelFolder:
     raise EdgesegError(f"{model}: no model folder", expected, "see `edgeseg zoo`")
 
 
+def working_copies() -> list[ModelFolder]:
+    """The working copies of shipped models that are in use, by name."""
+    paths = sorted((home() / "models").glob(f"[!.]*/{MANIFEST}"))
+    return [ModelFolder(path.parent) for path in paths]
+
+
 def _working_copy(name: str) -> ModelFolder:
     # Engines and ranges are written beside the model, and site-packages may be read-only.
     source, target = zoo_directory() / name, home() / "models" / name

@@ -10,6 +10,7 @@ from onnx import ModelProto, NodeProto, TensorProto
 from edgeseg.onnx_structure import dimensions, infer_shapes
 
 _INDEX_TYPES = {TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL, TensorProto.STRING}
+_SAME_SHAPE = {"Cast", "DequantizeLinear", "Identity"}
 Shapes = dict[str, list[int]]
 
 
@@ -46,6 +47,9 @@ def known_shapes(model: ModelProto) -> Shapes:
         numbers = [dim for dim in dims if isinstance(dim, int)] if dims is not None else []
         if dims is not None and len(numbers) == len(dims):
             shapes[item.name] = numbers
+    for node in graph.node:  # ONNX leaves the shape of a converted initialiser open: FP16-stored weights
+        if node.op_type in _SAME_SHAPE and node.input[0] in shapes:
+            shapes.setdefault(node.output[0], shapes[node.input[0]])
     return shapes
 
 

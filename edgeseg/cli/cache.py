@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -18,19 +18,26 @@ from edgeseg.cli.common import (
 )
 
 EXAMPLES = """
+edgeseg cache list
 edgeseg cache list my_model
 edgeseg cache explain my_model --backend openvino --precision int8
 edgeseg cache clear my_model
 """
 
-command = typer.Typer(no_args_is_help=True)
+command = typer.Typer(no_args_is_help=True, add_completion=False)
 
 
 @command.command("list")
-def list_engines(model: ModelArg, as_json: JsonOption = False) -> None:
+def list_engines(
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="[DIR]", help="A model folder or a shipped model; all shipped models in use by default."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
     """List the built engines and whether each is still whole."""
     from edgeseg.engines.cache import Engine, entries
-    from edgeseg.folder import open_folder
+    from edgeseg.folder import open_folder, working_copies
 
     def details(engine: Engine | None) -> dict[str, Any]:
         info = engine.info if engine else {"fields": {}}
@@ -40,15 +47,21 @@ def list_engines(model: ModelArg, as_json: JsonOption = False) -> None:
             **{name: info.get(name) for name in ("build_seconds", "created")},
         }
 
-    found = entries(open_folder(model))
-    rows = [{"key": path.name, **details(engine), "problem": problem or None} for path, engine, problem in found]
+    folders = working_copies() if model is None else [open_folder(model)]
+    rows = [
+        {"key": path.name, "model": folder.manifest.name, **details(engine), "problem": problem or None}
+        for folder in folders
+        for path, engine, problem in entries(folder)
+    ]
     if as_json:
         print_json({"engines": rows})
         return
-    columns = ["key", "backend", "precision", "threads", "bytes", "created", "problem"]
-    print_table(
-        f"{len(rows)} engines of {model}", columns, [[row[name] for name in columns] for row in rows], right=["threads", "bytes"]
-    )
+    if not rows:
+        print_lines([f"no engines of {model or 'the shipped models'}"])
+        return
+    columns = ["model", "key", "backend", "precision", "threads", "bytes", "created", "problem"][model is not None :]
+    title = f"{len(rows)} engines of {model or 'the shipped models'}"
+    print_table(title, columns, [[row[name] for name in columns] for row in rows], right=["threads", "bytes"])
 
 
 @command.command("explain")

@@ -80,13 +80,15 @@ def print_json(value: Any) -> None:
 
 def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]], right: Iterable[str] = ()) -> None:
     """Print a table on stdout; the columns named in ``right`` are right-aligned. Cells are shown as ``str``, None as '-'."""
-    table = Table(title=title, title_justify="left", header_style="bold")
+    table = Table(header_style="bold")
     aligned = set(right)
     for column in columns:
         table.add_column(column, justify="right" if column in aligned else "left", overflow="fold")
     for row in rows:
         table.add_row(*("-" if cell is None else str(cell) for cell in row))
-    stdout_console().print(table, markup=False)
+    target = stdout_console()
+    target.print(title, markup=False, soft_wrap=True, style="italic")  # rich would wrap it to the width of the table
+    target.print(table, markup=False)
 
 
 def print_lines(lines: Iterable[str]) -> None:

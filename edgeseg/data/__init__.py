@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 
 from edgeseg.data.base import Dataset, Sample
@@ -27,7 +28,9 @@ def open_dataset(uri: str, split: str) -> Dataset:
     """
     name, _, argument = uri.partition(":")
     if name not in REGISTRY:
-        raise DataError(f"--data {uri}: unknown data set {name!r}", f"NAME:PATH with NAME in {', '.join(sorted(REGISTRY))}")
+        expected = f"NAME:PATH with NAME in {', '.join(sorted(REGISTRY))}"
+        fix = f"--data folder:{uri} for a folder of images and masks" if os.path.isdir(uri) else "see docs/data.md"
+        raise DataError(f"--data {uri}: unknown data set {name!r}", expected, fix)
     module, _, cls = REGISTRY[name].partition(":")
     dataset: Dataset = getattr(import_module(module), cls)(argument, split)
     return dataset

@@ -200,7 +200,7 @@ def find_input(model: ModelProto, channels: int, layout: str) -> tuple[Any, str]
         raise OnnxError(
             f"input {inputs[0].name!r} {dims} has {given} channels",
             f"{channels} by --colour-order and --mean",
-            "give --colour-order grey and one --mean and --std for 1 channel",
+            "give one --mean and one --std for each channel of the input, and --colour-order grey for one channel",
         )
     return inputs[0], found
 

@@ -259,6 +259,21 @@ def test_import_then_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "Conv 1" in run(capsys, "inspect", str(target))[1]
 
 
+def test_inspect_counts_the_work_of_half_precision_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EDGESEG_HOME", str(tmp_path))
+    code, out, _ = run(capsys, "inspect", "streets", "--json")
+    assert code == 0
+    assert json.loads(out)["graph"]["gmacs"] == pytest.approx(1.312, abs=0.001)
+
+
+def test_a_title_wider_than_its_table_stays_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    title = "a title much longer than the table it stands over"
+    common.print_table(title, ["a"], [["1"]])
+    assert capsys.readouterr().out.splitlines()[0] == title
+
+
 def test_inspect_reports_a_damaged_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = folder(tmp_path / "model")
     model.graph.write_bytes(model.graph.read_bytes()[:-1])

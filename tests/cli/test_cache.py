@@ -64,3 +64,17 @@ def test_explain_everything_by_default(folder: ModelFolder, capfd: pytest.Captur
 def test_explain_of_what_a_backend_lacks(folder: ModelFolder, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["cache", "explain", str(folder.path), "--backend", "ort", "--precision", "bf16"]) == 1
     assert "ort has no bf16" in capfd.readouterr().err
+
+
+def test_list_without_a_folder_covers_the_working_copies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EDGESEG_HOME", str(tmp_path))
+    assert report(capfd, "list") == {"engines": []}
+    assert run(["cache", "list"]) == 0
+    assert capfd.readouterr().out == "no engines of the shipped models\n"
+    engine = build_engine(tiny_folder(tmp_path / "models" / "tiny"), "ort", "fp32", 1)
+    (listed,) = report(capfd, "list")["engines"]
+    assert (listed["key"], listed["model"]) == (engine.info["key"], "tiny")
+    assert run(["cache", "list"]) == 0
+    assert "1 engines of the shipped models" in capfd.readouterr().out

@@ -339,3 +339,8 @@ def test_real_camvid_splits(shared_data: Path) -> None:
     assert not set(splits["test"].ids()) & set(splits["trainval"].ids())
     sample = splits["val"][0]
     assert sample.image.shape == (360, 480, 3) and set(np.unique(sample.labels)) <= {*range(11), IGNORE}
+
+
+def test_a_bare_directory_is_told_how_to_name_it(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"fix: --data folder:{tmp_path}"):
+        open_dataset(str(tmp_path), "train")

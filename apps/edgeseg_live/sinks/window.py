@@ -24,7 +24,7 @@ def gui_missing() -> SourceError | None:
         return SourceError(
             "--sink window: this OpenCV has no windows (the headless wheel)",
             "OpenCV with a GUI",
-            "pip install --force-reinstall 'edgeseg[window]', or use --sink http://127.0.0.1:8080",
+            "replace opencv-python-headless by opencv-python (pip uninstall, pip install), or use --sink http://127.0.0.1:8080",
         )
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return SourceError(
