@@ -28,7 +28,7 @@ ENGINES = (("ort", "fp32"), ("ort", "int8"), ("openvino", "fp32"), ("openvino", 
 def main() -> None:
     arguments = _arguments()
     with tempfile.TemporaryDirectory() as scratch:
-        folder = _prepare(arguments.run, Path(scratch) / arguments.name, arguments.name, arguments.data)
+        folder = _prepare(arguments.run, Path(scratch) / arguments.name, arguments.name, arguments.data, arguments.start)
         if arguments.notes:
             folder.update(provenance=folder.manifest.provenance.model_copy(update={"notes": arguments.notes}))
         export_folder(folder, half_weights=True)
@@ -47,27 +47,25 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("run", type=Path, help="the folder that `edgeseg train` wrote")
     parser.add_argument("name", help="name in the zoo")
     parser.add_argument("--data", required=True, help="data set to calibrate (train) and to measure (test) on")
+    parser.add_argument("--start", default="", help="shipped model whose weights the run started from")
     parser.add_argument("--method", default="entropy")
     parser.add_argument("--images", type=int, default=200, help="pictures to calibrate on")
     parser.add_argument("--notes", default="", help="kept in $.provenance.notes")
     return parser.parse_args()
 
 
-def _prepare(run: Path, target: Path, name: str, data: str) -> ModelFolder:
-    """A copy of the run's manifest and weights under the new name, without the paths of the machine it was trained on."""
+def _prepare(run: Path, target: Path, name: str, data: str, start: str) -> ModelFolder:
+    """A copy of the run's manifest and weights under the new name, with the command that repeats it."""
     target.mkdir()
     for file in (MANIFEST, WEIGHTS):
         shutil.copy(run / file, target)
     folder = ModelFolder(target)
-    provenance = folder.manifest.provenance
-    path = data.partition(":")[2]
-    command = provenance.command.replace(path, "PATH") if path else provenance.command
-    words = command.split()
-    if "-o" in words:
-        words[words.index("-o") + 1] = "DIR"
-    if "--weights" in words:
-        words[words.index("--weights") + 1] = "FILE"
-    folder.update(name=name, provenance=provenance.model_copy(update={"command": " ".join(words)}))
+    manifest = folder.manifest
+    assert manifest.architecture is not None
+    source = data.partition(":")[0] + (":PATH" if ":" in data else "")
+    weights = f" --weights {start}" if start else ""
+    command = f"edgeseg train {manifest.architecture.name} --recipe {name}{weights} --data {source} -o DIR"
+    folder.update(name=name, provenance=manifest.provenance.model_copy(update={"command": command}))
     return folder
 
 
