@@ -86,11 +86,16 @@ class ModelFolder:
             return self._save(self.manifest, changes)
 
     def register(self, *names: str, **changes: object) -> Manifest:
-        """Record the size and SHA-256 of files just written, together with other manifest changes."""
+        """Record the size and SHA-256 of files just written, together with other manifest changes.
+
+        Figures measured on another graph are dropped, and with other ranges those of INT8.
+        """
         with file_lock(self.path / ".lock"):
             manifest = self.manifest
             entries = {name: describe_file(self.path / name) for name in names}
-            return self._save(manifest, {"files": {**manifest.files, **entries}, **changes})
+            changed = {name for name, entry in entries.items() if manifest.files.get(name) != entry}
+            kept = [item for item in manifest.measurements if not _outdated(item, changed)]
+            return self._save(manifest, {"files": {**manifest.files, **entries}, "measurements": kept, **changes})
 
     def _save(self, manifest: Manifest, changes: dict[str, object]) -> Manifest:
         # model_copy does not validate: what could not be read again must never be written.
@@ -111,6 +116,11 @@ class ModelFolder:
             manifest = self.manifest
             kept = [item for item in manifest.measurements if key(item) != key(measurement)]
             self._save(manifest, {"measurements": [*kept, measurement]})
+
+
+def _outdated(item: Measurement, changed: set[str]) -> bool:
+    # Other ranges change the accuracy of INT8, and with it which nodes stay float: its latency too.
+    return GRAPH in changed or (RANGES in changed and item.precision == "int8")
 
 
 def describe_file(path: Path) -> FileInfo:

@@ -45,6 +45,19 @@ def test_register_describes_files_and_keeps_the_rest(tmp_path: Path) -> None:
     assert model.require("ranges.json", "calibrate").read_text() == "{}"
 
 
+def test_figures_of_another_graph_or_other_ranges_are_dropped(tmp_path: Path) -> None:
+    model = folder(tmp_path)
+    for precision in ("fp32", "int8"):
+        model.add_measurement(measurement("eval", 1).model_copy(update={"precision": precision}))
+    model.register("model.onnx")  # the same file again changes nothing
+    assert [item.precision for item in model.manifest.measurements] == ["fp32", "int8"]
+    (tmp_path / "ranges.json").write_text("{}")
+    model.register("ranges.json")
+    assert [item.precision for item in model.manifest.measurements] == ["fp32"]
+    model.graph.write_bytes(model.graph.read_bytes() + b" ")
+    assert model.register("model.onnx").measurements == []
+
+
 @pytest.mark.parametrize("changes", [{"ignore_label": 999}, {"classes": []}, {"nonsense": 1}, {"input": None}])
 def test_an_invalid_update_is_refused_and_not_written(tmp_path: Path, changes: dict) -> None:
     model = folder(tmp_path)
