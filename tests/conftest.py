@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import tempfile
 from pathlib import Path
 
@@ -16,6 +17,9 @@ ROOT = Path(__file__).resolve().parent.parent
 # Before edgeseg is imported anywhere: tests never touch the user's cache.
 _HOME = tempfile.TemporaryDirectory(prefix="edgeseg-tests-")
 os.environ["EDGESEG_HOME"] = _HOME.name
+
+# A run in the background ignores Ctrl-C, and so would the commands that the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile(
     "edgeseg", deadline=None, max_examples=40, derandomize=True, suppress_health_check=[HealthCheck.too_slow], database=None
