@@ -148,8 +148,10 @@ def seen_in_calibration(folder: ModelFolder, dataset: Dataset, count: int, name:
     )
 
 
-def judging_frames(folder: ModelFolder, data: str | None = None) -> Callable[[], list[np.ndarray]]:
-    """What ``build_engine(frames=)`` takes: four frames of the data set, of its val split if it has one."""
+def judging_frames(folder: ModelFolder, data: str | None = None) -> Callable[[], list[np.ndarray]] | None:
+    """What ``build_engine(frames=)`` takes: four frames of the data set, of its val split if it has one; None without data."""
+    if data is None and default_data(folder.manifest) is None:
+        return None
 
     def frames() -> list[np.ndarray]:
         for split in ("val", "train"):

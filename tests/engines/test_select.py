@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from edgeseg.engines import build_engine, select
 from edgeseg.engines.select import Candidate, choose, measure, recorded_choices, synthetic_frames
 from edgeseg.errors import BackendError
 from edgeseg.folder import ModelFolder
+from edgeseg.manifest import Measurement
 from tests.tiny_model import calibrated, frames, tiny_folder
 
 
@@ -93,3 +95,39 @@ def test_synthetic_frames_are_deterministic_and_varied() -> None:
     assert first[0].shape == (40, 50, 3)
     assert not np.array_equal(first[0], first[1])
     assert synthetic_frames(1, 1, 1)[0].shape == (1, 1, 3)
+
+
+def evaluated(backend: str, precision: str, mean_iou: float, machine: str | None = None) -> Measurement:
+    return Measurement(
+        what="eval",
+        backend=backend,
+        precision=precision,
+        machine=machine or f"a CPU, 2 cores, {platform.machine()}",
+        date="2026-01-01",
+        data="scenes test",
+        values={"mean_iou": mean_iou},
+    )
+
+
+def test_measured_accuracy_outweighs_agreement(folder: ModelFolder) -> None:
+    assert select.measured_drop(folder, "ort", "int8") is None
+    for figure in (evaluated("ort", "fp32", 0.70), evaluated("ort", "int8", 0.695), evaluated("openvino", "int8", 0.60)):
+        folder.add_measurement(figure)
+    assert select.measured_drop(folder, "ort", "int8") == pytest.approx(0.005)
+    assert select._holds(folder, "ort", "int8", agreement=0.5, bound=0.97), "half a point was lost, whatever the frames say"
+    assert not select._holds(folder, "openvino", "int8", agreement=1.0, bound=0.97), "ten points were lost"
+
+
+def test_figures_of_another_architecture_say_nothing(folder: ModelFolder) -> None:
+    for figure in (evaluated("ort", "fp32", 0.70, "a board, riscv"), evaluated("ort", "int8", 0.2, "a board, riscv")):
+        folder.add_measurement(figure)
+    assert select.measured_drop(folder, "ort", "int8") is None
+
+
+def test_without_frames_of_its_own_a_model_is_judged_on_streets_by_a_looser_bound(
+    folder: ModelFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(select, "_agreement", lambda *_: 0.95)
+    assert [item.holds for item in measure(folder, [("ort", "int8")], 1)] == [True]
+    assert [item.holds for item in measure(folder, [("ort", "int8")], 1, frames=lambda: frames(2))] == [False]
+    assert select.street_frames(folder, 1)[0].shape == (*folder.manifest.input.shape[2:], 3)
