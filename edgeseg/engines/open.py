@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from edgeseg.engines.build import Engine, build_named, open_built
 from edgeseg.engines.keys import check_threads
 from edgeseg.engines.segmenter import Segmenter
@@ -55,14 +57,11 @@ def load_engine(
 
 
 def load_segmenter(
-    folder: ModelFolder,
-    backend: str = "auto",
-    precision: str = "auto",
-    threads: int | None = None,
-    progress: Progress | None = None,
-    *,
-    frames: Frames | None = None,
+    folder: ModelFolder, backend: str = "auto", precision: str = "auto", threads: int | None = None, **options: Any
 ) -> Segmenter:
-    """The engine that ``load_engine`` opens as a segmenter whose own stages use as many threads."""
+    """The engine that ``load_engine`` opens, as a segmenter whose own stages use as many threads.
+
+    ``options`` are ``progress`` and ``frames``.
+    """
     threads = threads or default_threads()
-    return Segmenter(load_engine(folder, backend, precision, threads, progress, frames=frames), folder.manifest, threads)
+    return Segmenter(load_engine(folder, backend, precision, threads, **options), folder.manifest, threads)
