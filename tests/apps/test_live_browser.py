@@ -40,6 +40,7 @@ def browser(tmp_path: Path) -> Iterator[str]:
         pytest.skip("Chromium does not start here")
     process.terminate()
     process.wait(10)
+    process.stderr.close()
 
 
 @pytest.fixture
