@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "native": set(),
     "preprocess": {"native"},
     "postprocess": {"native"},
-    "training": {"models", "ops", "data", "metrics", "preprocess"},
+    "training": {"models", "ops", "data", "metrics", "preprocess", "postprocess"},
     "export": {"models", "ops", "calibration"},
     "engines": {"preprocess", "postprocess", "native", "calibration", "models", "metrics", "data", "export"},
     "report": {"native", "postprocess"},

@@ -42,9 +42,9 @@ def command(
     The figures are kept in model.json with the machine's name.
     """
     from edgeseg.engines import default_threads
-    from edgeseg.engines.select import synthetic_frames
     from edgeseg.folder import open_folder
     from edgeseg.measure.bench import bench
+    from edgeseg.measure.samples import synthetic_frames
 
     width, height = _size(frame_size)
     folder, threads = open_folder(model), threads or default_threads()

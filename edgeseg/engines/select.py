@@ -44,23 +44,6 @@ class Candidate:
     holds: bool
 
 
-def synthetic_frames(height: int, width: int, count: int = _FRAMES, seed: int = 0) -> list[np.ndarray]:
-    """Frames of soft gradients with flat shapes and a little noise, (height, width, 3) uint8: edges and areas as in scenes."""
-    rng = np.random.default_rng(seed)
-    rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
-    frames = []
-    for _ in range(count):
-        tilt = rng.uniform(-1, 1, (2, 3)).astype(np.float32)
-        frame = 128 + 90 * (rows[..., None] / height - 0.5) * tilt[0] + 90 * (columns[..., None] / width - 0.5) * tilt[1]
-        for _ in range(12):
-            top, left = rng.integers(0, height), rng.integers(0, width)
-            bottom, right = top + rng.integers(2, height // 2 + 3), left + rng.integers(2, width // 2 + 3)
-            frame[top:bottom, left:right] = rng.uniform(0, 255, 3)
-        frame += rng.normal(0, 4, frame.shape)
-        frames.append(np.clip(frame, 0, 255).astype(np.uint8))
-    return frames
-
-
 def choose(
     folder: ModelFolder,
     backend: str,

@@ -12,6 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from edgeseg.files import atomic_path, write_bytes
 from edgeseg.manifest import ClassInfo
+from edgeseg.postprocess import palette_bgr
 
 _COLUMNS = (
     "epoch",
@@ -59,8 +60,7 @@ def prediction_sheet(
     images: list[NDArray[np.uint8]], truths: list[NDArray[np.uint8]], predictions: list[NDArray[np.uint8]], classes: list[ClassInfo]
 ) -> NDArray[np.uint8]:
     """Rows of frame, truth and prediction, all at the first frame's size; (H, W, 3) uint8 BGR."""
-    palette = np.zeros((256, 3), np.uint8)
-    palette[: len(classes)] = [item.colour[::-1] for item in classes]
+    palette = palette_bgr(classes)
     height, width = images[0].shape[:2]
 
     def fit(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from edgeseg.engines import build_engine, select
-from edgeseg.engines.select import Candidate, choose, measure, recorded_choices, synthetic_frames
+from edgeseg.engines.select import Candidate, choose, measure, recorded_choices
 from edgeseg.errors import BackendError
 from edgeseg.folder import ModelFolder
 from edgeseg.manifest import Measurement
@@ -87,14 +86,6 @@ def test_damaged_record_is_measured_again(folder: ModelFolder, text: str) -> Non
     folder.engines.mkdir()
     (folder.engines / "auto.json").write_text(text)
     assert recorded_choices(folder) == []
-
-
-def test_synthetic_frames_are_deterministic_and_varied() -> None:
-    first, second = synthetic_frames(40, 50, 3), synthetic_frames(40, 50, 3)
-    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
-    assert first[0].shape == (40, 50, 3)
-    assert not np.array_equal(first[0], first[1])
-    assert synthetic_frames(1, 1, 1)[0].shape == (1, 1, 3)
 
 
 def evaluated(backend: str, precision: str, mean_iou: float, machine: str | None = None) -> Measurement:

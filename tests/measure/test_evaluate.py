@@ -15,7 +15,15 @@ from edgeseg.folder import ModelFolder
 from edgeseg.manifest import Provenance
 from edgeseg.measure.calibrate import calibrate
 from edgeseg.measure.evaluate import evaluate
-from edgeseg.measure.samples import check_classes, default_data, judging_frames, require_data, sample_frames, spread
+from edgeseg.measure.samples import (
+    check_classes,
+    default_data,
+    judging_frames,
+    require_data,
+    sample_frames,
+    spread,
+    synthetic_frames,
+)
 from tests.tiny_model import calibrated, camvid_copy, tiny_folder
 
 
@@ -173,3 +181,11 @@ def test_batched_graphs_calibrate(tmp_path: Path, data: str) -> None:
     four = calibrate(batched, data, "train", "minmax").tensors
     assert one.keys() == four.keys()
     assert all(np.allclose(one[name], four[name], rtol=1e-4, atol=1e-5) for name in one)
+
+
+def test_synthetic_frames_are_deterministic_and_varied() -> None:
+    first, second = synthetic_frames(40, 50, 3), synthetic_frames(40, 50, 3)
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+    assert first[0].shape == (40, 50, 3)
+    assert not np.array_equal(first[0], first[1])
+    assert synthetic_frames(1, 1, 1)[0].shape == (1, 1, 3)
