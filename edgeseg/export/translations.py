@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from onnxscript import opset18 as op
 
-import edgeseg.ops.max_unpool  # noqa: F401  registers the operators
+import edgeseg.ops.pytorch.max_pool  # noqa: F401  registers the operators
 
 
 def _max_pool_indices(x: Any, kernel: int, stride: int) -> Any:

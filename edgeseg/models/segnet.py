@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from edgeseg.models.backbones.vgg import STAGES, VGG16
 from edgeseg.models.blocks import conv_bn, init_weights
-from edgeseg.ops.max_unpool import max_pool_indices, max_unpool
+from edgeseg.ops.pytorch.max_pool import max_pool_indices, max_unpool
 
 
 class SegNet(nn.Module):

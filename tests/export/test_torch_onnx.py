@@ -25,7 +25,7 @@ from edgeseg.folder import ModelFolder
 from edgeseg.manifest import Architecture, ClassInfo, InputSpec, Manifest
 from edgeseg.models.segnet import _even
 from edgeseg.models.weights import load_network
-from edgeseg.ops.max_unpool import max_pool_indices, max_unpool
+from edgeseg.ops.pytorch.max_pool import max_pool_indices, max_unpool
 
 HEIGHT, WIDTH = 32, 48
 RESIDUAL = {"widths": [4, 8, 8, 8], "depths": [0, 1, 1, 2], "block": "residual", "stem_stride": 2, "upsample": "bilinear"}

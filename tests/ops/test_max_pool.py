@@ -11,15 +11,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeseg.ops.max_unpool import (
-    _last_of_each,
-    from_onnx_indices,
-    max_pool_indices,
-    max_pool_indices_reference,
-    max_unpool,
-    max_unpool_reference,
-    to_onnx_indices,
-)
+from edgeseg.ops.max_pool import from_onnx_indices, max_pool_indices_reference, max_unpool_reference, to_onnx_indices
+from edgeseg.ops.pytorch.max_pool import _last_of_each, max_pool_indices, max_unpool
 
 shapes = st.tuples(st.integers(1, 2), st.integers(1, 3), st.integers(3, 9), st.integers(3, 9))
 
