@@ -114,6 +114,20 @@ def rename_reads(graph: GraphProto, renames: dict[str, str]) -> None:
                 node.input[place] = final(name)
 
 
+def remove_dead(graph: GraphProto) -> None:
+    """Remove, in place, the nodes and initialisers that no output depends on."""
+    while True:
+        known = index(graph)
+        alive = known.pinned | set(known.consumers)
+        dead = [node for node in graph.node if not alive.intersection(node.output)]
+        for node in dead:
+            graph.node.remove(node)
+        if not dead:
+            break
+    for tensor in [t for t in graph.initializer if t.name not in alive]:
+        graph.initializer.remove(tensor)
+
+
 def unique_name(wanted: str, taken: set[str]) -> str:
     """``wanted``, or with the first free ``_2``, ``_3``...; the answer is added to ``taken``."""
     name, number = wanted, 2

@@ -8,7 +8,7 @@ from onnx import GraphProto, ModelProto, inliner
 from calibration.batchnorm import fold_batchnorm
 from calibration.errors import CalibrationError
 from calibration.fold import fold_constants, infer_shapes
-from calibration.graph import STANDARD_DOMAINS, attributes, index, nested_graphs, opset, rename_reads, unique_name
+from calibration.graph import STANDARD_DOMAINS, attributes, index, nested_graphs, opset, remove_dead, rename_reads, unique_name
 
 MIN_OPSET, MAX_OPSET = 13, 21  # per-channel DequantizeLinear came with 13; the runtimes we write for read up to 21
 _QUANTISED_OPS = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "QLinearMatMul", "MatMulInteger"}
@@ -33,7 +33,7 @@ def prepare(model: ModelProto) -> ModelProto:
         fold_constants(prepared)
         _remove_identities(prepared.graph)
         fold_batchnorm(prepared.graph)
-        _remove_dead(prepared.graph)
+        remove_dead(prepared.graph)
         _name_nodes(prepared.graph)
         infer_shapes(prepared)
     except onnx.shape_inference.InferenceError as error:
@@ -130,19 +130,6 @@ def _remove_identities(graph: GraphProto) -> None:
         else:
             continue
         graph.node.remove(node)
-
-
-def _remove_dead(graph: GraphProto) -> None:
-    while True:
-        known = index(graph)
-        alive = known.pinned | set(known.consumers)
-        dead = [node for node in graph.node if not alive.intersection(node.output)]
-        for node in dead:
-            graph.node.remove(node)
-        if not dead:
-            break
-    for tensor in [t for t in graph.initializer if t.name not in alive]:
-        graph.initializer.remove(tensor)
 
 
 def _name_nodes(graph: GraphProto) -> None:

@@ -54,9 +54,10 @@ def _passes(backend: str) -> str:
     """SHA-256 of the code that rewrites graphs on their way into an engine: another placement of Q/DQ is another engine."""
     spec = importlib.util.find_spec("calibration")
     roots = [Path(root) for root in (spec.submodule_search_locations or [])] if spec else []
-    own = Path(__file__).parent
-    files = [*(path for root in roots for path in root.glob("*.py")), own / "lowering.py", own / f"{backend}.py"]
-    return sha256_json(sorted((path.name, sha256_file(path)) for path in files if path.is_file()))
+    own, ours = Path(__file__).parent, Path(__file__).parent.parent / "ops"
+    files = [path for root in [*roots, own / "passes", ours] for path in root.glob("*.py")]
+    files += [own / "lowering.py", own / f"{backend}.py"]
+    return sha256_json(sorted((f"{path.parent.name}/{path.name}", sha256_file(path)) for path in files if path.is_file()))
 
 
 def _sha(manifest: Manifest, name: str) -> str:

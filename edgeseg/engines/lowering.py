@@ -1,13 +1,23 @@
-"""Graph passes between the prepared ONNX graph and what one backend reads."""
+"""The way of a prepared ONNX graph to what one backend reads: the rewrites of ``edgeseg.engines.passes``, put together.
+
+``to_standard`` is for runtimes without our operators, ``to_plugins`` for TensorRT with our plugin library,
+``to_primitive`` for TensorRT-RTX, which takes no plugins. Each gives a copy that no longer holds functions.
+"""
 
 from __future__ import annotations
 
-import numpy as np
 import onnx
 import onnx.inliner
-from onnx import TensorProto, helper, numpy_helper
+import onnx.version_converter
 
+from calibration.graph import opset
+from edgeseg.engines.passes.operators import labels_to_ours, roi_align_to_ours
+from edgeseg.engines.passes.pools import pools_to_ours, pools_to_standard
+from edgeseg.engines.passes.scatter import scatter_unpools
 from edgeseg.errors import OnnxError
+from edgeseg.ops import functions
+
+PLUGIN_VERSION, PLUGIN_NAMESPACE = "1", "edgeseg"
 
 
 def freeze_shape(model: onnx.ModelProto, name: str, shape: tuple[int, ...]) -> onnx.ModelProto:
@@ -32,78 +42,94 @@ def freeze_shape(model: onnx.ModelProto, name: str, shape: tuple[int, ...]) -> o
     del frozen.graph.value_info[:]
     for output in frozen.graph.output:
         output.type.tensor_type.ClearField("shape")
-    return onnx.shape_inference.infer_shapes(frozen, data_prop=True)
+    return functions.infer(frozen)
+
+
+def to_standard(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in standard operators alone: pools with their unpools as ONNX has them, the rest of ours by their bodies.
+
+    Raises:
+        OnnxError: an operator of ours that this version does not have.
+    """
+    lowered = functions.detach(model)
+    pools_to_standard(lowered)
+    return _inline(functions.attach(lowered, "standard"))
+
+
+def to_plugins(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy for TensorRT with our plugins: our operators bare, standard ones that TensorRT lacks or runs slowly made ours.
+
+    MaxPool with Indices and MaxUnpool, RoiAlign, and Resize + ArgMax at an output are swapped. A label output becomes
+    (N, H, W) uint8.
+    """
+    lowered = _swapped(model)
+    labels_to_ours(lowered)
+    for node in functions.walk(lowered.graph):
+        if functions.is_ours(node):
+            _name_plugin(node)
+    return lowered
+
+
+def to_primitive(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy for TensorRT-RTX: our operators, and the standard ones that it lacks, in primitive operators.
+
+    Raises:
+        OnnxError: an operator of ours whose shapes are not fixed.
+    """
+    lowered = _swapped(model)
+    if not any(functions.is_ours(node) for node in functions.walk(lowered.graph)):
+        return lowered
+    if opset(lowered) < functions.BODY_OPSETS[0]:
+        lowered = _swapped(raise_opset(_inline(model), functions.BODY_OPSETS[0]))
+    return _inline(functions.attach(lowered, "primitive"))
 
 
 def lower_for_openvino(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy that OpenVINO's ONNX reader takes: model-local functions inlined, MaxUnpool written as ScatterElements."""
-    lowered = onnx.inliner.inline_local_functions(model) if model.functions else onnx.ModelProto()
-    if not model.functions:
-        lowered.CopyFrom(model)
-    if any(node.op_type == "MaxUnpool" for node in lowered.graph.node):
-        _scatter_unpools(onnx.shape_inference.infer_shapes(lowered), lowered)
+    lowered = to_standard(model)
+    scatter_unpools(lowered)
     return lowered
 
 
-def _scatter_unpools(inferred: onnx.ModelProto, target: onnx.ModelProto) -> None:
-    values = [*inferred.graph.value_info, *inferred.graph.output, *inferred.graph.input]
-    shapes = {value.name: _fixed_shape(value) for value in values}
-    nodes: list[onnx.NodeProto] = []
-    for node in target.graph.node:
-        if node.op_type != "MaxUnpool":
-            nodes.append(node)
-            continue
-        shape = shapes.get(node.output[0])
-        if shape is None:
-            shape = _unpooled_shape(node, shapes.get(node.input[0]), target)
-        nodes.extend(_scatter(node, shape, target.graph))
-    del target.graph.node[:]
-    target.graph.node.extend(nodes)
+def _swapped(model: onnx.ModelProto) -> onnx.ModelProto:
+    lowered = _inline(functions.detach(model))
+    del lowered.graph.value_info[:]  # types of tensors that a swap gives another meaning
+    pools_to_ours(lowered)
+    roi_align_to_ours(lowered)
+    return lowered
 
 
-def _scatter(node: onnx.NodeProto, shape: tuple[int, ...], graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    # ONNX counts the indices over the whole (N, C, H, W) tensor, so one flat scatter is MaxUnpool.
-    base = node.output[0]
-
-    def constant(suffix: str, value: np.ndarray) -> str:
-        graph.initializer.append(numpy_helper.from_array(value, f"{base}_{suffix}"))
-        return f"{base}_{suffix}"
-
-    flat, full = constant("flat", np.array([-1], np.int64)), constant("shape", np.array(shape, np.int64))
-    zero = helper.make_tensor("value", TensorProto.FLOAT, [1], [0.0])
-    count = constant("count", np.array([int(np.prod(shape))], np.int64))
-    return [
-        helper.make_node("ConstantOfShape", [count], [f"{base}_zeros"], value=zero),
-        helper.make_node("Reshape", [node.input[0], flat], [f"{base}_values"]),
-        helper.make_node("Reshape", [node.input[1], flat], [f"{base}_indices"]),
-        helper.make_node("ScatterElements", [f"{base}_zeros", f"{base}_indices", f"{base}_values"], [f"{base}_scattered"], axis=0),
-        helper.make_node("Reshape", [f"{base}_scattered", full], [base], name=node.name),
-    ]
+def _inline(model: onnx.ModelProto) -> onnx.ModelProto:
+    if not model.functions:
+        return model
+    inlined = onnx.inliner.inline_local_functions(model)
+    used = {node.domain or "ai.onnx" for node in functions.walk(inlined.graph)} | {"ai.onnx"}
+    kept = [entry for entry in inlined.opset_import if (entry.domain or "ai.onnx") in used]
+    del inlined.opset_import[:]
+    inlined.opset_import.extend(kept)
+    return inlined
 
 
-def _fixed_shape(value: onnx.ValueInfoProto) -> tuple[int, ...] | None:
-    kind = value.type.tensor_type
-    if not kind.HasField("shape") or any(not dim.HasField("dim_value") for dim in kind.shape.dim):
-        return None
-    return tuple(dim.dim_value for dim in kind.shape.dim)
+def _name_plugin(node: onnx.NodeProto) -> None:
+    # TensorRT's parser looks a plugin up by operator name and these two attributes.
+    for name, value in (("plugin_version", PLUGIN_VERSION), ("plugin_namespace", PLUGIN_NAMESPACE)):
+        node.attribute.append(onnx.helper.make_attribute(name, value))
 
 
-def _unpooled_shape(node: onnx.NodeProto, pooled: tuple[int, ...] | None, model: onnx.ModelProto) -> tuple[int, ...]:
-    # Shape inference leaves MaxUnpool open when output_shape is given: read it, else apply the operator's formula.
-    if len(node.input) > 2 and node.input[2]:
-        for tensor in model.graph.initializer:
-            if tensor.name == node.input[2]:
-                return tuple(int(size) for size in numpy_helper.to_array(tensor))
-    attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
-    if pooled is None or len(node.input) > 2:
-        name = node.name or node.output[0]
-        raise OnnxError(f"node {name!r}: MaxUnpool of unknown size", "fixed shapes", "export with static shapes")
-    kernel = attributes["kernel_shape"]
-    strides, pads = attributes.get("strides", [1] * len(kernel)), attributes.get("pads", [0] * 2 * len(kernel))
-    spatial = [
-        (size - 1) * stride + width - before - after
-        for size, stride, width, before, after in zip(
-            pooled[2:], strides, kernel, pads[: len(kernel)], pads[len(kernel) :], strict=True
-        )
-    ]
-    return (*pooled[:2], *spatial)
+def raise_opset(model: onnx.ModelProto, version: int) -> onnx.ModelProto:
+    """The model at opset ``version`` or above.
+
+    Raises:
+        OnnxError: ONNX's converter cannot.
+    """
+    if opset(model) >= version:
+        return model
+    ours = [node for node in functions.walk(model.graph) if functions.is_ours(node)]
+    if ours:
+        raise OnnxError(f"operators of ours in a graph of opset {opset(model)}", f"opset {version} or above", "export it again")
+    try:
+        return onnx.version_converter.convert_version(model, version)
+    except Exception as error:  # the converter raises RuntimeError and ConvertError alike, both from C++
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        fix = f"export the model with opset {version}"
+        raise OnnxError(f"opset {opset(model)} could not be converted to {version}: {reason}", fix=fix) from error

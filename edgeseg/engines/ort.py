@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from edgeseg.engines.lowering import to_standard
 from edgeseg.engines.session import BuildJob, SessionBase, TensorSpec
 from edgeseg.errors import BackendError
 
@@ -57,7 +58,7 @@ def build(job: BuildJob) -> None:
     Raises:
         BackendError: ONNX Runtime refuses the graph.
     """
-    graph, options = job.graph().SerializeToString(), session_options(job.threads)
+    graph, options = to_standard(job.graph()).SerializeToString(), session_options(job.threads)
     options.optimized_model_filepath = str(job.directory / ENGINE)
     try:
         onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -113,12 +113,17 @@ def detach(model: ModelProto) -> ModelProto:
     others = [function for function in model.functions if function.domain != DOMAIN]
     del bare.functions[:]
     bare.functions.extend(others)
-    found = [node for node in walk(bare.graph) if is_ours(node)]
-    for node in found:
-        node.op_type = base_name(node.op_type)
-    if found and not any(entry.domain == DOMAIN for entry in bare.opset_import):
-        bare.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))
+    for node in walk(bare.graph):
+        if is_ours(node):
+            node.op_type = base_name(node.op_type)
+    declare(bare)
     return bare
+
+
+def declare(model: ModelProto) -> None:
+    """Name our operator set among those that ``model`` imports, in place, if it has nodes of ours."""
+    if not any(entry.domain == DOMAIN for entry in model.opset_import) and any(map(is_ours, walk(model.graph))):
+        model.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))
 
 
 def walk(graph: GraphProto) -> Iterator[NodeProto]:
@@ -183,22 +188,25 @@ def known_shapes(model: ModelProto) -> dict[str, Shape]:
 def infer(model: ModelProto) -> ModelProto:
     """A copy with types and shapes inferred, through our operators too, whether they have bodies or not."""
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    while added := _missing(inferred.graph):
-        inferred.graph.value_info.extend(added)
+    while _fill(inferred.graph):
         inferred = onnx.shape_inference.infer_shapes(inferred, data_prop=True)
     return inferred
 
 
-def _missing(graph: GraphProto) -> list[ValueInfoProto]:
-    """Types of our nodes' results that inference did not find, where those of the inputs are known."""
+def _fill(graph: GraphProto) -> bool:
+    """Write the types of our nodes' results that inference did not find, where those of the inputs are known."""
     values = {value.name: value for value in _values(graph)}
-    added = []
+    missing: dict[str, ValueInfoProto] = {}
     for node in filter(is_ours, graph.node):
-        results = _results(node, values)
-        for name, result in zip(node.output, results, strict=False):
-            if name and name not in values and result is not None:
-                added.append(helper.make_tensor_value_info(name, *result))
-    return added
+        for name, result in zip(node.output, _results(node, values), strict=False):
+            if name and result is not None and _dims(values.get(name)) is None:
+                missing[name] = helper.make_tensor_value_info(name, *result)
+    for name, made in missing.items():
+        if name in values:
+            values[name].type.CopyFrom(made.type)
+        else:
+            graph.value_info.append(made)
+    return bool(missing)
 
 
 def _values(graph: GraphProto) -> list[ValueInfoProto]:
