@@ -42,6 +42,7 @@ HEAVY = {
     "onnxruntime": {"edgeseg.engines", "edgeseg.export", "calibration"},
     "av": {"edgeseg_live", "edgeseg.cli"},
     "aiohttp": {"edgeseg_live"},
+    "polygraphy": {"edgeseg.measure.polygraphy"},
 }
 
 

@@ -50,6 +50,7 @@ EXTRAS = {
     "nncf": "openvino",
     "av": "live",
     "aiohttp": "live",
+    "polygraphy": "polygraphy",
 }
 """Import name -> the extra of this package that brings it."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from edgeseg.engines.build import load_named
 from edgeseg.engines.segmenter import Segmenter
 from edgeseg.errors import BackendError, EdgesegError
+from edgeseg.preprocess import Preprocessor
 
 if TYPE_CHECKING:
     from edgeseg.folder import ModelFolder
@@ -55,6 +56,10 @@ def tensor_difference(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     return max_abs, max_abs / scale if scale else (0.0 if max_abs == 0 else float("inf"))
 
 
+Outputs = dict[str, list[dict[str, np.ndarray]]]
+"""What each engine ("backend/precision") gave: one dict of named arrays for each frame."""
+
+
 def compare(
     folder: ModelFolder,
     pairs: Sequence[tuple[str, str]],
@@ -68,16 +73,48 @@ def compare(
     Raises:
         EdgesegError: fewer than two engines, or no frames.
     """
-    if len(pairs) < 2 or not frames:
-        raise EdgesegError(
-            f"{len(pairs)} engine(s), {len(frames)} frame(s)", "at least two engines and one frame", "--backends ort,openvino"
-        )
-    outputs: dict[str, list[dict[str, np.ndarray]]] = {}
+    check_enough(pairs, frames)
+    return differences(folder, run_engines(folder, pairs, frames, threads=threads, progress=progress))
+
+
+def check_enough(pairs: Sequence[tuple[str, str]], frames: Sequence[np.ndarray], least: int = 2) -> None:
+    """Refuse fewer than ``least`` engines, or no frames, before any engine is built.
+
+    Raises:
+        EdgesegError: says how many there are.
+    """
+    if len(pairs) < least or not frames:
+        many = "at least two engines" if least > 1 else "an engine"
+        raise EdgesegError(f"{len(pairs)} engine(s), {len(frames)} frame(s)", f"{many} and one frame", "--backends ort,openvino")
+
+
+def run_engines(
+    folder: ModelFolder,
+    pairs: Sequence[tuple[str, str]],
+    frames: Sequence[np.ndarray],
+    *,
+    threads: int,
+    progress: Callable[[str], None] | None = None,
+) -> Outputs:
+    """The outputs of each (backend, precision) engine on the frames, (H, W, 3) uint8 BGR."""
+    outputs: Outputs = {}
     for backend, precision in pairs:
         if progress:
             progress(f"running {backend} {precision}")
         with Segmenter(load_named(folder, backend, precision, threads, progress), folder.manifest, threads) as segmenter:
-            outputs[f"{backend}/{precision}"] = [_outputs(segmenter, frame) for frame in frames]
+            outputs[f"{backend}/{precision}"] = [segmenter.session.run(feed) for feed in network_feeds(folder, frames, threads)]
+    return outputs
+
+
+def network_feeds(folder: ModelFolder, frames: Iterable[np.ndarray], threads: int = 1) -> Iterator[dict[str, np.ndarray]]:
+    """What the network is fed for each frame: its input's name -> (N, C, h, w) float32, the frame repeated N times."""
+    spec, preprocess = folder.manifest.input, Preprocessor(folder.manifest.input, threads=threads)
+    for frame in frames:
+        yield {spec.name: np.repeat(preprocess(frame), spec.batch, axis=0)}
+
+
+def differences(folder: ModelFolder, outputs: Outputs) -> list[Difference]:
+    """Every two engines of ``run_engines`` against each other, in the order in which they ran."""
     threshold = _threshold(folder)
     return [
         _difference(a, b, name, outputs[a], outputs[b], threshold)
@@ -85,14 +122,6 @@ def compare(
         for name in outputs[a][0]
         if name in outputs[b][0]
     ]
-
-
-def _outputs(segmenter: Segmenter, frame: np.ndarray) -> dict[str, np.ndarray]:
-    spec = segmenter.manifest.input
-    tensor = segmenter.preprocess(frame)
-    if spec.batch > 1:
-        tensor = np.repeat(tensor[:1], spec.batch, axis=0)
-    return segmenter.session.run({spec.name: tensor})
 
 
 def _threshold(folder: ModelFolder) -> float:

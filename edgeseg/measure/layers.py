@@ -15,8 +15,7 @@ from onnx import TensorProto
 from edgeseg.engines.build import prepared_graph
 from edgeseg.engines.session import BACKENDS, get_backend
 from edgeseg.errors import BackendError
-from edgeseg.measure.compare import tensor_difference
-from edgeseg.preprocess import Preprocessor
+from edgeseg.measure.compare import network_feeds, tensor_difference
 
 if TYPE_CHECKING:
     from edgeseg.folder import ModelFolder
@@ -70,12 +69,10 @@ def layer_errors(
     producers = {name: node.op_type for node in graphs[0].graph.node for name in node.output}
     common = {value.name for value in graphs[0].graph.output} & {value.name for value in graphs[1].graph.output}
     names = [name for name in producers if name in common]
-    preprocess, key = Preprocessor(folder.manifest.input, threads=threads), folder.manifest.input.name
     sessions = [_session(kind, graph, threads) for kind, graph in zip((a, b), graphs, strict=True)]
     sums = {name: _Sum() for name in names}
-    for frame in frames:
-        tensor = np.repeat(preprocess(frame)[:1], folder.manifest.input.batch, axis=0)
-        left, right = (session.run({key: tensor}) for session in sessions)
+    for feed in network_feeds(folder, frames, threads):
+        left, right = (session.run(feed) for session in sessions)
         for name in names:
             sums[name].add(left[name], right[name])
     for session in sessions:
