@@ -63,20 +63,28 @@ def build(job: BuildJob) -> None:
     try:
         onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base but Exception
-        raise BackendError(f"ONNX Runtime refuses the graph: {_first_line(error)}", fix="run `edgeseg inspect`") from error
+        raise BackendError(f"ONNX Runtime refuses the graph: {first_line(error)}", fix="run `edgeseg inspect`") from error
 
 
 def load(directory: Path, precision: str, threads: int) -> OrtSession:
     """Open the engine that ``build`` wrote; its graph is optimised already."""
-    return OrtSession(str(directory / ENGINE), precision, session_options(threads, optimise=False))
+    return OrtSession(_open(str(directory / ENGINE), session_options(threads, optimise=False)), precision)
 
 
 def open_graph(graph: onnx.ModelProto, threads: int = 1) -> OrtSession:
     """A session on a graph in memory, every tensor kept as it is named: for comparing layers."""
-    return OrtSession(graph.SerializeToString(), "fp32", session_options(threads))
+    return OrtSession(_open(graph.SerializeToString(), session_options(threads)), "fp32")
 
 
-def _first_line(error: Exception) -> str:
+def _open(model: str | bytes, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise BackendError(f"ONNX Runtime cannot open the engine: {first_line(error)}", fix="edgeseg cache clear") from error
+
+
+def first_line(error: Exception) -> str:
+    """What ONNX Runtime says, short enough for one line of ours."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
@@ -90,17 +98,13 @@ class OrtSession(SessionBase):
 
     backend = NAME
 
-    def __init__(self, model: str | bytes, precision: str, options: onnxruntime.SessionOptions) -> None:
-        try:
-            session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            raise BackendError(f"ONNX Runtime cannot open the engine: {_first_line(error)}", fix="edgeseg cache clear") from error
+    def __init__(self, session: onnxruntime.InferenceSession, precision: str) -> None:
         super().__init__(precision, [_spec(item) for item in session.get_inputs()], [_spec(item) for item in session.get_outputs()])
         self._session: onnxruntime.InferenceSession | None = session
         self._binding = session.io_binding()
         self._fixed = all(spec.shape is not None for spec in self.outputs)
 
-    def _open(self) -> onnxruntime.InferenceSession:
+    def _opened(self) -> onnxruntime.InferenceSession:
         if self._session is None:
             raise BackendError("the session is closed", fix="load the engine again")
         return self._session
@@ -109,10 +113,10 @@ class OrtSession(SessionBase):
         if self._fixed:
             return super().run(feeds)
         self.check(feeds, {})
-        return dict(zip(self.output_names, self._open().run(None, dict(feeds)), strict=True))
+        return dict(zip(self.output_names, self._opened().run(None, dict(feeds)), strict=True))
 
     def _execute(self, feeds: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> None:
-        session, binding = self._open(), self._binding
+        session, binding = self._opened(), self._binding
         binding.clear_binding_outputs()
         for name, array in feeds.items():
             binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
