@@ -31,7 +31,7 @@ def prepare(model: ModelProto) -> ModelProto:
     _strip_notes(prepared)
     try:
         fold_constants(prepared)
-        _remove_identities(prepared.graph)
+        remove_identities(prepared.graph)
         fold_batchnorm(prepared.graph)
         remove_dead(prepared.graph)
         _name_nodes(prepared.graph)
@@ -115,7 +115,8 @@ def _is_identity(node: onnx.NodeProto, element_type: dict[str, int]) -> bool:
     return node.op_type == "Cast" and element_type.get(node.input[0]) == attributes(node)["to"]
 
 
-def _remove_identities(graph: GraphProto) -> None:
+def remove_identities(graph: GraphProto) -> None:
+    """Remove, in place, what gives its input back: Identity, Dropout, and Cast to the type that ``value_info`` says it has."""
     types = {v.name: v.type.tensor_type.elem_type for v in [*graph.value_info, *graph.input]}
     for node in [n for n in graph.node if _is_identity(n, types)]:
         known = index(graph)

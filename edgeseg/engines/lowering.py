@@ -6,17 +6,22 @@
 
 from __future__ import annotations
 
+import logging
+
 import onnx
 import onnx.inliner
-import onnx.version_converter
 
 from calibration.graph import opset
+from edgeseg.engines.passes.half import halve
 from edgeseg.engines.passes.operators import labels_to_ours, roi_align_to_ours
+from edgeseg.engines.passes.opset import raise_opset
 from edgeseg.engines.passes.pools import pools_to_ours, pools_to_standard
 from edgeseg.engines.passes.scatter import scatter_unpools
 from edgeseg.errors import OnnxError
 from edgeseg.ops import functions
 
+log = logging.getLogger("edgeseg.engines")
+_MANY_LOST = 0.01  # of a weight's values: dead channels hold a few such numbers
 PLUGIN_VERSION, PLUGIN_NAMESPACE = "1", "edgeseg"
 
 
@@ -84,6 +89,23 @@ def to_primitive(model: onnx.ModelProto) -> onnx.ModelProto:
     return _inline(functions.attach(lowered, "primitive"))
 
 
+def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in FP16 with float32 inputs and outputs, for engines that compute in the graph's types (see ``passes.half``).
+
+    Weights that FP16 cannot hold are told as warnings.
+    """
+    result = halve(_inline(model))
+    for name, count in result.large.items():
+        log.warning("%s: %d values beyond FP16's 65504; the nodes that read it stay float32", name, count)
+    lost, total = (sum(column) for column in zip(*result.flushed.values(), strict=True)) if result.flushed else (0, 0)
+    if lost:
+        log.log(
+            logging.WARNING if lost > _MANY_LOST * total else logging.INFO,
+            "%d of %d values in %d weights are below FP16's smallest and became 0", lost, total, len(result.flushed),
+        )  # fmt: skip
+    return result.model
+
+
 def lower_for_openvino(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy that OpenVINO's ONNX reader takes: model-local functions inlined, MaxUnpool written as ScatterElements."""
     lowered = to_standard(model)
@@ -114,22 +136,3 @@ def _name_plugin(node: onnx.NodeProto) -> None:
     # TensorRT's parser looks a plugin up by operator name and these two attributes.
     for name, value in (("plugin_version", PLUGIN_VERSION), ("plugin_namespace", PLUGIN_NAMESPACE)):
         node.attribute.append(onnx.helper.make_attribute(name, value))
-
-
-def raise_opset(model: onnx.ModelProto, version: int) -> onnx.ModelProto:
-    """The model at opset ``version`` or above.
-
-    Raises:
-        OnnxError: ONNX's converter cannot.
-    """
-    if opset(model) >= version:
-        return model
-    ours = [node for node in functions.walk(model.graph) if functions.is_ours(node)]
-    if ours:
-        raise OnnxError(f"operators of ours in a graph of opset {opset(model)}", f"opset {version} or above", "export it again")
-    try:
-        return onnx.version_converter.convert_version(model, version)
-    except Exception as error:  # the converter raises RuntimeError and ConvertError alike, both from C++
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        fix = f"export the model with opset {version}"
-        raise OnnxError(f"opset {opset(model)} could not be converted to {version}: {reason}", fix=fix) from error
