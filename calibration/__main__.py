@@ -44,6 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--percentile", type=float, default=99.99, help="percent kept by --method percentile (%(default)s)")
     parser.add_argument("--profile", choices=list(PROFILES), default="x86", help="target (%(default)s)")
     parser.add_argument("--keep-float", type=_names, default=[], metavar="A,B", help="nodes that stay float")
+    parser.add_argument(
+        "--keep-functions", type=_names, default=[], metavar="DOMAIN,...", help="domains whose functions are not inlined"
+    )
     parser.add_argument("--mean", type=_numbers, default=[0.0], help="per channel, after --scale")
     parser.add_argument("--std", type=_numbers, default=[1.0], help="per channel, after --scale")
     parser.add_argument("--scale", type=float, default=1 / 255, help="factor on pixel values (1/255)")
@@ -70,7 +73,7 @@ def _size(text: str) -> tuple[int, int]:
 def _run(options: argparse.Namespace) -> None:
     for target in filter(None, (options.output, options.save_ranges)):
         _check_target(target, options.force)
-    model = prepare(_load(options.model))
+    model = prepare(_load(options.model), options.keep_functions)
     ranges = Ranges.load(options.ranges) if options.ranges else _collect(model, options)
     for warning in ranges.warnings:
         print(f"warning: {warning}", file=sys.stderr)

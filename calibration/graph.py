@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 STANDARD_DOMAINS = ("", "ai.onnx")
+
+
+def operator(node: NodeProto) -> str:
+    """The name of a node's operator in tables: ``Conv``, ``domain::Name``, and ``MaxPool/Indices`` where those are asked for.
+
+    ``Name_2``, as a function of another configuration is named, is ``Name``.
+    """
+    if node.domain not in STANDARD_DOMAINS:
+        return f"{node.domain}::{re.sub(r'_[0-9]+$', '', node.op_type)}"
+    indices = node.op_type == "MaxPool" and len(node.output) > 1 and node.output[1] != ""
+    return "MaxPool/Indices" if indices else node.op_type
 
 
 @dataclass
@@ -188,8 +200,25 @@ def _hash_value(digest: hashlib._Hash, value: onnx.ValueInfoProto) -> None:
     _text(digest, *(dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in tensor.shape.dim))
 
 
+def _hash_node(digest: hashlib._Hash, node: NodeProto) -> None:
+    _text(digest, "node", node.domain, node.op_type, *node.input, "->", *node.output)
+    for attribute in sorted(node.attribute, key=lambda a: a.name):
+        digest.update(attribute.SerializeToString(deterministic=True))
+
+
+def _hash_function(digest: hashlib._Hash, function: FunctionProto) -> None:
+    _text(digest, "function", function.domain, function.name, *function.input, "->", *function.output)
+    for entry in sorted(function.opset_import, key=lambda o: o.domain):
+        _text(digest, "opset", entry.domain, entry.version)
+    _text(digest, *sorted(function.attribute))
+    for attribute in sorted(function.attribute_proto, key=lambda a: a.name):
+        digest.update(attribute.SerializeToString(deterministic=True))
+    for node in function.node:
+        _hash_node(digest, node)
+
+
 def graph_sha256(model: ModelProto) -> str:
-    """Hex SHA-256 of what a graph computes: operator sets, nodes, attributes, inputs, outputs and weights.
+    """Hex SHA-256 of what a graph computes: operator sets, nodes, attributes, inputs, outputs, weights and functions.
 
     Names of the producer, documentation, metadata and inferred shapes do not count, nor does the order or the
     storage (raw or typed fields) of initialisers.
@@ -200,10 +229,10 @@ def graph_sha256(model: ModelProto) -> str:
     for value in [*model.graph.input, *model.graph.output]:
         _hash_value(digest, value)
     for node in model.graph.node:
-        _text(digest, "node", node.domain, node.op_type, *node.input, "->", *node.output)
-        for attribute in sorted(node.attribute, key=lambda a: a.name):
-            digest.update(attribute.SerializeToString(deterministic=True))
+        _hash_node(digest, node)
     for tensor in sorted(model.graph.initializer, key=lambda t: t.name):
         _text(digest, "tensor", tensor.name, tensor.data_type, *tensor.dims)
         digest.update(np.ascontiguousarray(numpy_helper.to_array(tensor)).tobytes())
+    for function in sorted(model.functions, key=lambda f: (f.domain, f.name)):
+        _hash_function(digest, function)
     return digest.hexdigest()

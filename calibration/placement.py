@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from calibration.graph import STANDARD_DOMAINS, Index, attributes, element_types, index, static_shapes
+from calibration.graph import STANDARD_DOMAINS, Index, attributes, element_types, index, operator, static_shapes
 from calibration.profiles import PROFILES, Profile
 
 _CLAMPS = {"Relu", "Clip"}
@@ -75,6 +75,8 @@ class _Planner:
         for node in self.graph.node:
             if self._is_compute(node):
                 self._add_compute(node)
+        for node in self.graph.node:
+            self._add_reader(node)
         if self.profile.quantise_outputs:
             for node in self.placement.nodes:
                 self._add_output(node)
@@ -106,6 +108,13 @@ class _Planner:
             else:
                 self.placement.source[name] = self._demand(name)
 
+    def _add_reader(self, node: NodeProto) -> None:
+        places = self.profile.reads.get(operator(node))
+        if places is not None and node.name not in self.skip:
+            for name in node.input[places]:
+                if self._is_float(name) and not self.known.is_constant(name):
+                    self._demand(name)
+
     def _channel_axis(self, node: NodeProto, weight: str) -> int | None:
         shape = tuple(self.known.initializers[weight].dims)
         if node.op_type == "Conv":
@@ -135,7 +144,7 @@ class _Planner:
             inputs = sources = []
         for source in sources:
             self._tie(tensor, source)
-        if not inputs or self.known.producer[tensor].op_type in self.profile.restate:
+        if not inputs or operator(self.known.producer[tensor]) in self.profile.restate:
             self.chosen.add(tensor)
         self.sources[tensor] = self.sources[inputs[0]] if inputs else tensor
         return self.sources[tensor]
@@ -143,19 +152,17 @@ class _Planner:
     def _moved_inputs(self, tensor: str) -> list[str]:
         """The tensors whose values ``tensor`` only moves; empty where it is computed."""
         node = self.known.producer.get(tensor)
-        if node is None or node.domain not in STANDARD_DOMAINS or node.name in self.skip or not self._is_float(tensor):
+        if node is None or node.name in self.skip or not self._is_float(tensor):
             return []
-        if node.op_type not in self.profile.moves or self.known.is_constant(node.input[0]):
+        places = self.profile.moves.get(operator(node))
+        moved = [] if places is None else list(dict.fromkeys(node.input[places]))
+        if any(self.known.is_constant(name) or not self._is_float(name) for name in moved):
             return []
-        if node.op_type == "Concat":
-            return [] if any(self.known.is_constant(name) for name in node.input) else list(dict.fromkeys(node.input))
-        if node.op_type == "MaxPool" and len([name for name in node.output if name]) > 1:
-            return []  # the runtimes have no 8-bit kernel with indices
         if node.op_type == "Resize" and not _resize_interpolates(node):
             return []
         if node.op_type == "Pad" and not self._pads_zero(node):
             return []
-        return [node.input[0]]
+        return moved
 
     def _may_share(self, tensors: list[str]) -> bool:
         return self.profile.share_mixed or len({self._is_nonnegative(name) for name in tensors}) == 1

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
+
 import onnx
-from onnx import GraphProto, ModelProto, inliner
+from onnx import GraphProto, ModelProto, NodeProto, inliner
 
 from calibration.batchnorm import fold_batchnorm
 from calibration.errors import CalibrationError
@@ -14,18 +16,19 @@ MIN_OPSET, MAX_OPSET = 13, 21  # per-channel DequantizeLinear came with 13; the 
 _QUANTISED_OPS = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "QLinearMatMul", "MatMulInteger"}
 
 
-def prepare(model: ModelProto) -> ModelProto:
+def prepare(model: ModelProto, keep_domains: Collection[str] = ()) -> ModelProto:
     """The float graph in the one form the rest of this package works on; ``model`` is left as it is.
 
-    Functions inlined, opset 13 to 21, initialisers no longer inputs, weights stored in FP16 made float32, constants
-    and BatchNormalization folded, Identity and Dropout gone, dead nodes gone, every node named, shapes inferred. Tensor
-    names are kept. The same bytes in give the same :func:`calibration.graph_sha256` out.
+    Functions inlined (those of ``keep_domains`` stay whole), opset 13 to 21, initialisers no longer inputs, weights
+    stored in FP16 made float32, constants and BatchNormalization folded, Identity and Dropout gone, dead nodes gone,
+    every node named, shapes inferred. Tensor names are kept. The same bytes in give the same
+    :func:`calibration.graph_sha256` out.
 
     Raises:
         CalibrationError: the model is quantised already, invalid, or of an opset that cannot be converted.
     """
     prepared = _checked_copy(model)
-    prepared = _inline(prepared)
+    prepared = _inline(prepared, keep_domains)
     _drop_initializer_inputs(prepared)
     prepared = _convert_opset(prepared)
     _strip_notes(prepared)
@@ -59,8 +62,13 @@ def _checked_copy(model: ModelProto) -> ModelProto:
     return copy
 
 
-def _inline(model: ModelProto) -> ModelProto:
-    return inliner.inline_local_functions(model) if model.functions else model
+def _inline(model: ModelProto, keep_domains: Collection[str]) -> ModelProto:
+    kept = [(function.domain, function.name) for function in model.functions if function.domain in keep_domains]
+    if not kept:
+        return inliner.inline_local_functions(model) if model.functions else model
+    if len(kept) < len(model.functions):
+        return inliner.inline_selected_functions(model, kept, exclude=True)
+    return model
 
 
 def _drop_initializer_inputs(model: ModelProto) -> None:
@@ -76,7 +84,10 @@ def _convert_opset(model: ModelProto) -> ModelProto:
     if version == target:
         return model
     try:
-        return onnx.version_converter.convert_version(model, target)
+        converted = onnx.version_converter.convert_version(model, target)
+        if not converted.functions:
+            converted.functions.extend(model.functions)
+        return converted
     except Exception as error:  # the converter raises RuntimeError and ConvertError alike, both from C++
         raise CalibrationError(
             f"opset {version} could not be converted to {target}: {_first_line(error)}",
@@ -90,15 +101,25 @@ def _strip_notes(model: ModelProto) -> None:
     model.doc_string = ""
     del model.metadata_props[:]
     _strip_graph(model.graph)
+    for function in model.functions:
+        function.doc_string = ""
+        del function.metadata_props[:]
+        _strip_nodes(function.node)
 
 
 def _strip_graph(graph: GraphProto) -> None:
     graph.doc_string = ""
     del graph.metadata_props[:]
-    for item in [*graph.initializer, *graph.input, *graph.output, *graph.node]:
+    for item in [*graph.initializer, *graph.input, *graph.output]:
         item.doc_string = ""
         del item.metadata_props[:]
-    for node in graph.node:
+    _strip_nodes(graph.node)
+
+
+def _strip_nodes(nodes: Iterable[NodeProto]) -> None:
+    for node in nodes:
+        node.doc_string = ""
+        del node.metadata_props[:]
         for attribute in node.attribute:
             attribute.doc_string = ""
         for nested in nested_graphs(node):

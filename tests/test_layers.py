@@ -26,18 +26,18 @@ MAY_IMPORT = {
     "postprocess": {"native"},
     "training": {"models", "ops", "data", "metrics", "preprocess", "postprocess"},
     "export": {"models", "ops", "calibration"},
-    "engines": {"preprocess", "postprocess", "native", "calibration", "models", "metrics", "data", "export"},
+    "engines": {"preprocess", "postprocess", "native", "calibration", "ops", "models", "metrics", "data", "export"},
     "report": {"native", "postprocess"},
-    "measure": {"engines", "data", "metrics", "calibration", "preprocess", "postprocess", "native"},
+    "measure": {"engines", "data", "metrics", "calibration", "ops", "preprocess", "postprocess", "native"},
 }
 # One file may load what its layer may not: the torch backend rebuilds the network, the auto choice needs labelled frames.
 ONLY_FROM = {
     ("engines", "models"): {"edgeseg.engines.torch"},
-    ("engines", "export"): {"edgeseg.engines.torch", "edgeseg.engines.lowering"},
+    ("engines", "export"): {"edgeseg.engines.torch"},
 }
 DECODERS = {"cv2", "PIL"}  # calibration reads pictures with whichever is installed, on demand
 HEAVY = {
-    "torch": {"edgeseg.engines.torch", "edgeseg.models", "edgeseg.ops", "edgeseg.training", "edgeseg.export"},
+    "torch": {"edgeseg.engines.torch", "edgeseg.models", "edgeseg.ops.pytorch", "edgeseg.training", "edgeseg.export"},
     "openvino": {"edgeseg.engines.openvino"},
     "onnxruntime": {"edgeseg.engines", "edgeseg.export", "calibration"},
     "av": {"edgeseg_live", "edgeseg.cli"},

@@ -15,6 +15,7 @@ from edgeseg.files import atomic_path, check_writable
 from edgeseg.folder import GRAPH, RANGES, ModelFolder
 from edgeseg.measure.samples import Pictures, picture_digest, require_data, spread
 from edgeseg.onnx_guard import load_onnx
+from edgeseg.ops.functions import DOMAIN
 from edgeseg.preprocess import Preprocessor
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def calibrate(
         )
     refuse_evaluation_pictures(name, dataset, indices)
     batches = _Batches(folder, Pictures(dataset, indices, progress))
-    ranges = collect(prepare(load_onnx(graph)), batches, method=method, percentile=percentile)
+    ranges = collect(prepare(load_onnx(graph), keep_domains=(DOMAIN,)), batches, method=method, percentile=percentile)
     ranges.data.update(batches.record(name, dataset, split), preprocessing=preprocessing_digest(folder.manifest))
     with atomic_path(folder.ranges) as temporary:
         ranges.save(temporary)
