@@ -1,42 +1,187 @@
-"""Max-pooling with indices and max-unpooling: plain references and index conventions.
+"""Max-pooling that remembers where each maximum was, and its inverse: references, CPU twins, index conventions.
 
-PyTorch counts an index inside its (H, W) plane; ONNX inside the whole (N, C, H, W) tensor (MaxPool-11, MaxUnpool-11).
+Three ways to say where: ONNX counts an index in the whole (N, C, H, W) tensor (MaxPool-12, MaxUnpool-11), PyTorch inside
+its (H, W) plane, and a code of ours inside its window (dy * kernel_w + dx, one byte). The first of equal maxima in
+row-major order wins, the first NaN wins over every number, padding never wins. Where two values name one place of the
+unpooled plane, the later in row-major order stays; places that nobody names are 0.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeseg.ops import launch, max_pool_bodies
+from edgeseg.ops.functions import Bodies
 
-def max_pool_indices_reference(x: NDArray[np.float64], kernel: int, stride: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """The definition in plain loops: (N, C, H, W) float64 to values and per-plane indices (N, C, h, w)."""
-    height, width = x.shape[-2:]
-    shape = (*x.shape[:2], (height - kernel) // stride + 1, (width - kernel) // stride + 1)
-    values, indices = np.empty(shape), np.empty(shape, np.int64)
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Window:
+    """A pooling window: ``kernel`` and ``strides`` (rows, columns), ``pads`` (top, left, bottom, right) as ONNX orders them."""
+
+    kernel: tuple[int, int]
+    strides: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    def pooled(self, height: int, width: int) -> tuple[int, int]:
+        """The size of a pooled plane."""
+        rows = (height + self.pads[0] + self.pads[2] - self.kernel[0]) // self.strides[0] + 1
+        return rows, (width + self.pads[1] + self.pads[3] - self.kernel[1]) // self.strides[1] + 1
+
+    def unpooled(self, height: int, width: int) -> tuple[int, int]:
+        """The smallest plane that pools to this size."""
+        rows = (height - 1) * self.strides[0] + self.kernel[0] - self.pads[0] - self.pads[2]
+        return rows, (width - 1) * self.strides[1] + self.kernel[1] - self.pads[1] - self.pads[3]
+
+    def corner(self, i: int, j: int) -> tuple[int, int]:
+        """Row and column of the first place of window (i, j); outside the plane where that is padding."""
+        return i * self.strides[0] - self.pads[0], j * self.strides[1] - self.pads[1]
+
+
+# --- references in plain loops ----------------------------------------------------------------------------------------
+
+
+def max_pool_argmax_reference(x: Array, window: Window) -> tuple[Array, NDArray[np.uint8]]:
+    """(N, C, H, W) to values of the same type, compared in float64, and codes, both (N, C, h, w).
+
+    Raises:
+        ValueError: a window without a place inside the plane.
+    """
+    height, width = x.shape[2:]
+    shape = (*x.shape[:2], *window.pooled(height, width))
+    values, codes = np.empty(shape, x.dtype), np.empty(shape, np.uint8)
     for n, c, i, j in np.ndindex(*shape):
-        best = -1
-        for row, column in np.ndindex(kernel, kernel):
-            place = (i * stride + row) * width + j * stride + column
-            if best < 0 or x[n, c].flat[place] > x[n, c].flat[best]:
-                best = place
-        values[n, c, i, j], indices[n, c, i, j] = x[n, c].flat[best], best
+        top, left = window.corner(i, j)
+        best = None
+        for dy, dx in np.ndindex(*window.kernel):
+            if not (0 <= top + dy < height and 0 <= left + dx < width):
+                continue
+            value = float(x[n, c, top + dy, left + dx])
+            if best is None or value > best or (np.isnan(value) and not np.isnan(best)):
+                best = value
+                values[n, c, i, j], codes[n, c, i, j] = x[n, c, top + dy, left + dx], dy * window.kernel[1] + dx
+        if best is None:
+            raise ValueError(f"window ({i}, {j}) lies outside the plane {height}x{width}")
+    return values, codes
+
+
+def max_unpool_reference(y: Array, codes: NDArray[np.uint8], window: Window, size: tuple[int, int] | None = None) -> Array:
+    """Values and codes (N, C, h, w) to (N, C, *size); a code outside its window or the plane names no place."""
+    height, width = size or window.unpooled(*y.shape[2:])
+    out = np.zeros((*y.shape[:2], height, width), y.dtype)
+    for n, c, i, j in np.ndindex(*y.shape):
+        dy, dx = divmod(int(codes[n, c, i, j]), window.kernel[1])
+        row, column = np.add(window.corner(i, j), (dy, dx))
+        if dy < window.kernel[0] and 0 <= row < height and 0 <= column < width:
+            out[n, c, row, column] = y[n, c, i, j]
+    return out
+
+
+def max_pool_indices_reference(x: Array, window: Window, storage_order: int = 0) -> tuple[Array, NDArray[np.int64]]:
+    """Values and ONNX's whole-tensor indices (N, C, h, w); ``storage_order`` 1 counts each plane by columns."""
+    values, codes = max_pool_argmax_reference(x, window)
+    height, width = x.shape[2:]
+    indices = np.empty(codes.shape, np.int64)
+    for n, c, i, j in np.ndindex(*codes.shape):
+        row, column = np.add(window.corner(i, j), divmod(int(codes[n, c, i, j]), window.kernel[1]))
+        place = column * height + row if storage_order else row * width + column
+        indices[n, c, i, j] = (n * x.shape[1] + c) * height * width + place
     return values, indices
 
 
-def max_unpool_reference(x: NDArray[np.float64], indices: NDArray[np.int64], size: tuple[int, int]) -> NDArray[np.float64]:
-    """The definition in plain loops: (N, C, h, w) float64 and per-plane int64 indices to (N, C, H, W).
+def max_unpool_indices_reference(y: Array, indices: NDArray[np.int64], size: tuple[int, int]) -> Array:
+    """Values (N, C, h, w) to where their indices say in a whole tensor (N, C, *size).
 
     Raises:
-        ValueError: an index outside the plane.
+        ValueError: an index outside the tensor.
     """
-    out = np.zeros((*x.shape[:2], size[0] * size[1]))
-    for n, c, i, j in np.ndindex(*x.shape):
-        index = int(indices[n, c, i, j])
-        if not 0 <= index < size[0] * size[1]:
-            raise ValueError(f"max_unpool: index {index}, expected 0..{size[0] * size[1] - 1}")
-        out[n, c, index] = x[n, c, i, j]
-    return out.reshape(*x.shape[:2], *size)
+    out = np.zeros((*y.shape[:2], *size), y.dtype)
+    for position in np.ndindex(*y.shape):
+        index = int(indices[position])
+        if not 0 <= index < out.size:
+            raise ValueError(f"max_unpool: index {index}, expected 0..{out.size - 1}")
+        out.flat[index] = y[position]
+    return out
+
+
+# --- the CPU twins ----------------------------------------------------------------------------------------------------
+
+
+def max_pool_argmax(x: Array, window: Window, *, threads: int = 1) -> tuple[Array, NDArray[np.uint8]]:
+    """(N, C, H, W) float32, float16 or int8 to values of the same type and codes uint8, both (N, C, h, w).
+
+    Raises:
+        ValueError: a type or window that the operator does not have.
+    """
+    x = np.ascontiguousarray(x)
+    values = np.empty((*x.shape[:2], *window.pooled(*x.shape[2:])), x.dtype)
+    codes = np.empty(values.shape, np.uint8)
+    tensors = [_tensor(array) for array in (x, values, codes)]
+    launch.cpu_library().run("max_pool_argmax", launch.MaxPoolArgmax(*tensors, c_window(window)), threads)
+    return values, codes
+
+
+def max_unpool(
+    y: Array, codes: NDArray[np.uint8], window: Window, size: tuple[int, int] | None = None, *, threads: int = 1
+) -> Array:
+    """Values and codes (N, C, h, w) to (N, C, *size) of the values' type; ``size`` defaults to ``window.unpooled``.
+
+    Raises:
+        ValueError: a type, shape or window that the operator does not have.
+    """
+    y, codes = np.ascontiguousarray(y), np.ascontiguousarray(codes)
+    out = np.empty((*y.shape[:2], *(size or window.unpooled(*y.shape[2:]))), y.dtype)
+    tensors = [_tensor(array) for array in (y, codes, out)]
+    launch.cpu_library().run("max_unpool", launch.MaxUnpool(*tensors, c_window(window)), threads)
+    return out
+
+
+def max_pool_indices(x: Array, window: Window, storage_order: int = 0, *, threads: int = 1) -> tuple[Array, NDArray[np.int64]]:
+    """(N, C, H, W) float32, float16 or int8 to values and ONNX's whole-tensor indices int64, both (N, C, h, w).
+
+    Raises:
+        ValueError: a type or window that the operator does not have.
+    """
+    x = np.ascontiguousarray(x)
+    values = np.empty((*x.shape[:2], *window.pooled(*x.shape[2:])), x.dtype)
+    indices = np.empty(values.shape, np.int64)
+    args = launch.MaxPoolIndices(_tensor(x), _tensor(values), indices.ctypes.data, c_window(window), storage_order)
+    launch.cpu_library().run("max_pool_indices", args, threads)
+    return values, indices
+
+
+def max_unpool_indices(y: Array, indices: NDArray[np.int64], size: tuple[int, int], *, threads: int = 1) -> Array:
+    """Values (N, C, h, w) to where their int64 indices say in the whole tensor (N, C, *size).
+
+    Raises:
+        ValueError: indices of another shape or type, or outside the tensor.
+    """
+    if indices.shape != y.shape or indices.dtype != np.int64:
+        raise ValueError(f"max_unpool: indices {indices.shape} {indices.dtype}, expected {y.shape} int64")
+    y, indices = np.ascontiguousarray(y), np.ascontiguousarray(indices)
+    out = np.empty((*y.shape[:2], *size), y.dtype)
+    args = launch.MaxUnpoolIndices(_tensor(y), indices.ctypes.data, _tensor(out), None)
+    launch.cpu_library().run("max_unpool_indices", args, threads)
+    return out
+
+
+def c_window(window: Window) -> launch.Window:
+    """The window for the C interface."""
+    return launch.Window(*window.kernel, *window.strides, *window.pads[:2])
+
+
+def _tensor(array: Array) -> launch.Tensor:
+    if array.ndim != 4 or array.dtype.name not in launch.TYPES:
+        raise ValueError(f"array {array.shape} {array.dtype}; expected (N, C, H, W) float32, float16 or int8")
+    return launch.tensor_of(array)
+
+
+# --- index conventions ------------------------------------------------------------------------------------------------
 
 
 def to_onnx_indices(indices: NDArray[np.int64], size: tuple[int, int]) -> NDArray[np.int64]:
@@ -57,3 +202,6 @@ def from_onnx_indices(indices: NDArray[np.int64], size: tuple[int, int]) -> NDAr
     if ((local < 0) | (local >= plane)).any():
         raise ValueError("from_onnx_indices: an index lies outside its own plane")
     return local
+
+
+BODIES: dict[str, Bodies] = max_pool_bodies.BODIES
