@@ -12,6 +12,7 @@ import onnx
 import onnx.inliner
 
 from calibration.graph import opset
+from edgeseg.engines.passes.absorb import absorb
 from edgeseg.engines.passes.half import halve
 from edgeseg.engines.passes.operators import labels_to_ours, roi_align_to_ours
 from edgeseg.engines.passes.opset import raise_opset
@@ -64,11 +65,12 @@ def to_standard(model: onnx.ModelProto) -> onnx.ModelProto:
 def to_plugins(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy for TensorRT with our plugins: our operators bare, standard ones that TensorRT lacks or runs slowly made ours.
 
-    MaxPool with Indices and MaxUnpool, RoiAlign, and Resize + ArgMax at an output are swapped. A label output becomes
-    (N, H, W) uint8.
+    MaxPool with Indices and MaxUnpool, RoiAlign, and Resize + ArgMax at an output are swapped; in an INT8 graph ours
+    take and give codes. A label output becomes (N, H, W) uint8.
     """
     lowered = _swapped(model)
     labels_to_ours(lowered)
+    absorb(lowered)
     for node in functions.walk(lowered.graph):
         if functions.is_ours(node):
             _name_plugin(node)
