@@ -199,7 +199,7 @@ def _fill(graph: GraphProto) -> bool:
     missing: dict[str, ValueInfoProto] = {}
     for node in filter(is_ours, graph.node):
         for name, result in zip(node.output, _results(node, values), strict=False):
-            if name and result is not None and _dims(values.get(name)) is None:
+            if name and result is not None and _says_more(result[1], _dims(values.get(name))):
                 missing[name] = helper.make_tensor_value_info(name, *result)
     for name, made in missing.items():
         if name in values:
@@ -207,6 +207,12 @@ def _fill(graph: GraphProto) -> bool:
         else:
             graph.value_info.append(made)
     return bool(missing)
+
+
+def _says_more(found: Dims, known: Dims | None) -> bool:
+    if known is None or len(known) != len(found):
+        return known is None
+    return any(isinstance(mine, int) and not isinstance(other, int) for mine, other in zip(found, known, strict=True))
 
 
 def _values(graph: GraphProto) -> list[ValueInfoProto]:
