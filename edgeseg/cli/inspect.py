@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from edgeseg.cli.common import JsonOption, ModelArg, print_json, print_lines, print_table
 from edgeseg.errors import EdgesegError, ManifestError
@@ -14,12 +16,22 @@ from edgeseg.manifest import Manifest
 EXAMPLES = """
 edgeseg inspect streets
 edgeseg inspect my_model --json
+edgeseg inspect streets --engine rtx-int8
 """
 
 
-def command(model: ModelArg, as_json: JsonOption = False) -> None:
+def command(
+    model: ModelArg,
+    engine: Annotated[
+        str | None, typer.Option("--engine", metavar="KEY", help="Show the layers of this engine; the start of its key will do.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
     """Show what a model folder holds and verify its files by their SHA-256; a damaged file ends with exit code 1."""
     folder = open_folder(model)
+    if engine is not None:
+        _show_engine(folder, engine, as_json)
+        return
     result = inspect(folder)
     if as_json:
         print_json(result)
@@ -106,6 +118,23 @@ def _engines(folder: ModelFolder) -> list[dict[str, Any]]:
         }
         for engine in engines(folder)
     ]
+
+
+def _show_engine(folder: ModelFolder, key: str, as_json: bool) -> None:
+    from edgeseg.engines.nvidia.described import describe_engine
+
+    result = describe_engine(folder, key)
+    if as_json:
+        print_json(result)
+        return
+    counts = ", ".join(f"{count} {name}" for name, count in result["summary"]["dtypes"].items())
+    print_lines(
+        [f"{result['key']}: {result['summary']['layers']} layers, {result['summary']['fused']} of several nodes; outputs: {counts}"]
+    )
+    print_table("Layers", ["nodes", "kind", "precision", "format", "tactic"], result["rows"])
+    if result["dla"]:
+        placed = [(item["name"], item["type"], "DLA" if item["dla"] else "GPU") for item in result["dla"]]
+        print_table("Placement", ["layer", "type", "where"], placed)
 
 
 # --- the report for people ---------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from edgeseg.engines import cache as engine_cache
 from edgeseg.engines.cache import INFO, Engine, cache_lock
 from edgeseg.engines.keys import check_threads, engine_fields, engine_key, preprocessing_digest, target_profile
 from edgeseg.engines.lowering import freeze_shape
+from edgeseg.engines.options import BuildOptions, check_options
 from edgeseg.engines.session import BuildJob, Progress, Session, check_precision, default_threads, get_backend
 from edgeseg.errors import BackendError
 from edgeseg.files import atomic_directory, check_writable, write_json
@@ -29,6 +30,7 @@ def build_named(
     progress: Progress | None = None,
     *,
     force: bool = False,
+    options: BuildOptions | None = None,
 ) -> Engine:
     """The engine of a model for this machine: from the cache when nothing it depends on changed, else built.
 
@@ -38,17 +40,20 @@ def build_named(
         threads: inference threads; all cores by default.
         progress: told in words what is being done.
         force: build even if the cache has it.
+        options: further settings; another engine for each that changes what is built.
 
     Raises:
-        BackendError: a backend or precision that is not there; int8 without ranges.
+        BackendError: a backend, precision or option that is not there; int8 without ranges.
         CalibrationError: the ranges belong to another graph.
     """
     threads = threads or default_threads()
     check_threads(threads)
     adapter = get_backend(backend)
     check_precision(adapter, precision)
-    fields = engine_fields(folder, adapter, precision, threads)
-    if not force and (engine := engine_cache.find(folder, fields)):
+    options = options or BuildOptions()
+    check_options(backend, getattr(adapter, "OPTIONS", ()), options)
+    fields = engine_fields(folder, adapter, precision, threads, options)
+    if not force and (engine := engine_cache.find(folder, fields) or _standing_in(folder, adapter, fields)):
         return engine
     _check_buildable(folder, backend, precision)
     check_writable(folder.engines)
@@ -56,7 +61,16 @@ def build_named(
         # Another process may have built it while this one waited.
         if not force and (engine := engine_cache.find(folder, fields)):
             return engine
-        return _build(folder, adapter, fields, progress or (lambda _: None))
+        return _build(folder, adapter, fields, options, progress or (lambda _: None))
+
+
+def _standing_in(folder: ModelFolder, adapter: Any, fields: dict[str, Any]) -> Engine | None:
+    """An engine built with other options, perhaps elsewhere, that the backend says serves as well here."""
+    serves = getattr(adapter, "serves", lambda found, wanted: False)
+    for engine in engine_cache.engines(folder):
+        if engine.backend == adapter.NAME and serves(engine.info["fields"], fields) and not engine_cache.verify(engine):
+            return engine
+    return None
 
 
 def _check_buildable(folder: ModelFolder, backend: str, precision: str) -> None:
@@ -67,16 +81,17 @@ def _check_buildable(folder: ModelFolder, backend: str, precision: str) -> None:
         raise BackendError(f"{folder.path}: no {RANGES}, which int8 needs", "a calibrated model", fix)
 
 
-def _build(folder: ModelFolder, adapter: Any, fields: dict[str, Any], progress: Progress) -> Engine:
+def _build(folder: ModelFolder, adapter: Any, fields: dict[str, Any], options: BuildOptions, progress: Progress) -> Engine:
     precision, threads = fields["precision"], fields["threads"]
     target = folder.engines / engine_key(fields)
-    progress(f"building {adapter.NAME} {precision} for {threads} thread{'s' if threads > 1 else ''}")
+    progress(f"building {adapter.NAME} {precision}" + (f" for {threads} threads" if threads > 1 else ""))
+
+    def graph() -> onnx.ModelProto:
+        return prepared_graph(folder, precision, adapter.NAME, fixed=not options.shapes)
+
     started = time.monotonic()
     with atomic_directory(target) as directory:
-        job = BuildJob(
-            directory, folder, folder.manifest, precision, threads, lambda: prepared_graph(folder, precision, adapter.NAME)
-        )
-        adapter.build(job)
+        adapter.build(BuildJob(directory, folder, folder.manifest, precision, threads, graph, options, progress))
         info = engine_cache.describe(
             directory,
             fields,
@@ -87,8 +102,11 @@ def _build(folder: ModelFolder, adapter: Any, fields: dict[str, Any], progress: 
     return Engine(target, info)
 
 
-def prepared_graph(folder: ModelFolder, precision: str, backend: str) -> onnx.ModelProto:
-    """The float graph in canonical form, or for int8 the Q/DQ graph by the backend's profile here; shapes fixed.
+def prepared_graph(folder: ModelFolder, precision: str, backend: str, *, fixed: bool = True) -> onnx.ModelProto:
+    """The float graph in canonical form, or for int8 the Q/DQ graph by the backend's profile here.
+
+    Args:
+        fixed: give the input the manifest's shape; else dimensions that the graph leaves free stay free.
 
     Raises:
         ManifestError: model.onnx or ranges.json differs from what the manifest says.
@@ -96,11 +114,12 @@ def prepared_graph(folder: ModelFolder, precision: str, backend: str) -> onnx.Mo
     """
     from calibration import CalibrationError, Ranges, prepare, quantize
     from edgeseg.onnx_guard import load_onnx
+    from edgeseg.ops.functions import DOMAIN
 
     path = folder.require(GRAPH, f"run `edgeseg export {folder.path}`")
     model = load_onnx(path)
     try:
-        model = prepare(model)
+        model = prepare(model, keep_domains=(DOMAIN,))
     except CalibrationError:
         if precision == "int8":
             raise
@@ -114,6 +133,8 @@ def prepared_graph(folder: ModelFolder, precision: str, backend: str) -> onnx.Mo
             )
         model = quantize(model, ranges, profile=target_profile(backend))
     spec = folder.manifest.input
+    if not fixed:
+        return model
     return freeze_shape(model, spec.name, spec.shape)
 
 

@@ -151,5 +151,6 @@ def clear(folder: ModelFolder) -> tuple[int, int]:
         freed = sum(item.stat().st_size for path in directories for item in path.rglob("*") if item.is_file())
         for path in directories:
             shutil.rmtree(path)
-        (folder.engines / CHOICE).unlink(missing_ok=True)
+        for path in [folder.engines / CHOICE, *folder.engines.glob(".timing-*"), *folder.engines.glob(".jit-*")]:
+            path.unlink(missing_ok=True)
     return len(directories), freed

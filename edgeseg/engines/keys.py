@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeseg import __version__
+from edgeseg.engines.options import BuildOptions
 from edgeseg.engines.session import Backend
 from edgeseg.errors import EdgesegError
 from edgeseg.files import sha256_file, sha256_json
@@ -42,10 +43,13 @@ def device() -> dict[str, str]:
     }
 
 
+_PROFILES = {"openvino": "openvino", "tensorrt": "tensorrt", "rtx": "tensorrt", "ort-cuda": "tensorrt"}
+
+
 def target_profile(backend: str) -> str:
     """The calibration profile of a backend on this machine: where Q/DQ nodes go and how they are signed."""
-    if backend == "openvino":
-        return "openvino"
+    if named := _PROFILES.get(backend):
+        return named
     return "arm" if platform.machine().lower() in ("aarch64", "arm64", "armv7l") else "x86"
 
 
@@ -55,8 +59,9 @@ def _passes(backend: str) -> str:
     spec = importlib.util.find_spec("calibration")
     roots = [Path(root) for root in (spec.submodule_search_locations or [])] if spec else []
     own, ours = Path(__file__).parent, Path(__file__).parent.parent / "ops"
-    files = [path for root in [*roots, own / "passes", ours] for path in root.glob("*.py")]
-    files += [own / "lowering.py", own / f"{backend}.py"]
+    nvidia = [own / "nvidia"] if backend in ("tensorrt", "rtx") else []
+    files = [path for root in [*roots, own / "passes", ours, *nvidia] for path in root.glob("*.py")]
+    files += [own / "lowering.py", own / f"{backend.replace('-', '_')}.py"]
     return sha256_json(sorted((f"{path.parent.name}/{path.name}", sha256_file(path)) for path in files if path.is_file()))
 
 
@@ -65,7 +70,9 @@ def _sha(manifest: Manifest, name: str) -> str:
     return info.sha256 if info else "none"
 
 
-def engine_fields(folder: ModelFolder, backend: Backend, precision: str, threads: int) -> dict[str, Any]:
+def engine_fields(
+    folder: ModelFolder, backend: Backend, precision: str, threads: int, options: BuildOptions | None = None
+) -> dict[str, Any]:
     """What the engine of this model depends on, as a flat JSON object."""
     manifest = folder.manifest
     spec = manifest.input.model_dump(mode="json")
@@ -81,13 +88,15 @@ def engine_fields(folder: ModelFolder, backend: Backend, precision: str, threads
         "profile": target_profile(backend.NAME) if precision == "int8" else "unused",
         "backend": backend.NAME,
         "backend_version": backend.version(),
-        "threads": threads,
+        "threads": threads if getattr(backend, "THREADED", True) else 1,
     }
     if backend.NAME == "torch" and manifest.architecture is not None:
         fields["architecture"] = manifest.architecture.model_dump(mode="json")
     fields.update({f"input.{name}": value for name, value in spec.items()})
     fields.update({"output.name": manifest.output.name, "output.kind": manifest.output.kind})
-    fields.update({f"device.{name}": value for name, value in device().items()})
+    machine = getattr(backend, "device_fields", device)()
+    fields.update({f"device.{name}": value for name, value in machine.items()})
+    fields.update((options or BuildOptions()).fields())
     return fields
 
 

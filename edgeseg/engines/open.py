@@ -6,9 +6,11 @@ from typing import Any
 
 from edgeseg.engines.build import Engine, build_named, open_built
 from edgeseg.engines.keys import check_threads
+from edgeseg.engines.options import BuildOptions
 from edgeseg.engines.segmenter import Segmenter
 from edgeseg.engines.select import choose
 from edgeseg.engines.session import Frames, Progress, Session, default_threads
+from edgeseg.errors import BackendError
 from edgeseg.folder import ModelFolder
 
 
@@ -21,6 +23,7 @@ def build_engine(
     *,
     frames: Frames | None = None,
     force: bool = False,
+    options: BuildOptions | None = None,
 ) -> Engine:
     """The engine of a model for this machine: from the cache when nothing it depends on changed, else built.
 
@@ -31,6 +34,7 @@ def build_engine(
         progress: told in words what is being done.
         frames: gives the (H, W, 3) uint8 BGR frames that "auto" judges accuracy on; synthetic ones by default.
         force: build even if the cache has it.
+        options: further settings of one backend; not with "auto".
 
     Raises:
         BackendError: a backend or precision that is not there; int8 without ranges.
@@ -39,8 +43,10 @@ def build_engine(
     threads = threads or default_threads()
     check_threads(threads)
     if "auto" in (backend, precision):
+        if options is not None and (given := options.given()):
+            raise BackendError(f"options {', '.join(given)} with auto", "--backend and --precision by name", "name both")
         backend, precision = choose(folder, backend, precision, threads, progress=progress, frames=frames)
-    return build_named(folder, backend, precision, threads, progress, force=force)
+    return build_named(folder, backend, precision, threads, progress, force=force, options=options)
 
 
 def load_engine(

@@ -16,7 +16,7 @@ from edgeseg.engines.build import load_named
 from edgeseg.engines.cache import CHOICE, cache_lock
 from edgeseg.engines.keys import engine_fields
 from edgeseg.engines.segmenter import Segmenter
-from edgeseg.engines.session import PRECISIONS, Frames, Progress, check_precision, get_backend, installed
+from edgeseg.engines.session import PRECISIONS, Frames, Progress, check_precision, get_backend, installed, not_runnable
 from edgeseg.errors import BackendError, EdgesegError
 from edgeseg.files import sha256_json, write_json
 from edgeseg.folder import RANGES, ModelFolder
@@ -77,6 +77,9 @@ def choose(
 
 def _wanted(folder: ModelFolder, backend: str, precision: str) -> list[tuple[str, str]]:
     backends = installed() if backend == "auto" else [get_backend(backend).NAME]
+    if backend != "auto" and (reason := not_runnable(get_backend(backend))):
+        fix = f"name it: --backend {backend} --precision fp16"
+        raise BackendError(f"{backend} engines can be built here but not measured ({reason})", "a precision by name", fix)
     calibrated = RANGES in folder.manifest.files
     if precision != "auto":
         # Torch is the reference, slow on a CPU and absent from devices: it serves only when asked for by name.

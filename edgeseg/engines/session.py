@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 
+from edgeseg.engines.options import BuildOptions
 from edgeseg.errors import BackendError
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ BACKENDS = {
     "ort": "edgeseg.engines.ort",
     "openvino": "edgeseg.engines.openvino",
     "torch": "edgeseg.engines.torch",
+    "tensorrt": "edgeseg.engines.tensorrt",
+    "rtx": "edgeseg.engines.rtx",
+    "ort-cuda": "edgeseg.engines.ort_cuda",
 }
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 Progress = Callable[[str], None]
@@ -105,11 +109,15 @@ class SessionBase:
 
     def check(self, feeds: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> None:
         """Refuse missing or unknown names, other shapes, dtypes or layouts, before native code sees them."""
-        if feeds.keys() != self._inputs.keys():
-            raise BackendError(f"inputs {sorted(feeds)}", f"exactly {self.input_names}", "name the arrays as the network does")
+        self.check_names(feeds)
         for specs, arrays in ((self._inputs, feeds), (self._outputs, outputs)):
             for name, array in arrays.items():
-                _check_array(name, array, specs.get(name))
+                check_array(name, array, specs.get(name))
+
+    def check_names(self, feeds: Mapping[str, object]) -> None:
+        """Refuse missing or unknown inputs."""
+        if feeds.keys() != self._inputs.keys():
+            raise BackendError(f"inputs {sorted(feeds)}", f"exactly {self.input_names}", "name the arrays as the network does")
 
     def __enter__(self) -> SessionBase:
         return self
@@ -121,7 +129,8 @@ class SessionBase:
         """Nothing to free."""
 
 
-def _check_array(name: str, array: np.ndarray, spec: TensorSpec | None) -> None:
+def check_array(name: str, array: np.ndarray, spec: TensorSpec | None) -> None:
+    """Refuse an array of another shape, dtype or layout than ``spec``; None is a tensor that the network has not."""
     if spec is None:
         raise BackendError(f"no tensor {name!r} in the network", "one of its output names", "see Session.output_names")
     if spec.shape is not None and array.shape != spec.shape:
@@ -138,7 +147,10 @@ class BuildJob:
 
     Attributes:
         directory: empty, temporary; whatever is written there becomes the engine.
-        graph: gives the ONNX graph with fixed shapes: float for the float precisions, explicit Q/DQ for int8.
+        graph: gives the ONNX graph: float for the float precisions, explicit Q/DQ for int8. Its shapes are fixed, unless
+            ``options.shapes`` asks for a range.
+        options: only what the backend names in its ``OPTIONS`` differs from the defaults.
+        progress: told in words what is being done.
     """
 
     directory: Path
@@ -147,10 +159,20 @@ class BuildJob:
     precision: str
     threads: int
     graph: Callable[[], onnx.ModelProto]
+    options: BuildOptions = field(default_factory=BuildOptions)
+    progress: Progress = field(default=lambda _: None)
 
 
 class Backend(Protocol):
-    """What an adapter module offers; the module itself is the backend."""
+    """What an adapter module offers; the module itself is the backend.
+
+    It may also have:
+        OPTIONS: names of the ``BuildOptions`` that it takes; none by default.
+        THREADED = False: an engine is the same for any number of CPU threads.
+        runnable(): None, or why engines can be built here but not run; ``available`` by default.
+        device_fields(): what of the machine its engines depend on, for the key; the CPU by default.
+        serves(found, wanted): whether an engine with the key fields ``found`` may stand in for ``wanted``; never by default.
+    """
 
     NAME: str
     PRECISIONS: tuple[str, ...]
@@ -175,27 +197,39 @@ def default_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _missing(name: str, reason: str) -> BackendError:
-    extra = {"ort": "cpu", "torch": "train"}.get(name, name)
-    return BackendError(f"backend {name!r} is not installed ({reason})", fix=f"pip install 'edgeseg[{extra}]'")
+_EXTRAS = {"ort": "cpu", "torch": "train", "ort-cuda": "gpu"}
+_ELSEWHERE = {
+    "tensorrt": "on a Jetson `apt install python3-libnvinfer`, elsewhere `pip install 'edgeseg[tensorrt]'` (see docs/tensorrt.md)",
+}
+
+
+def how_to_install(name: str) -> str:
+    """What brings a backend."""
+    return _ELSEWHERE.get(name, f"pip install 'edgeseg[{_EXTRAS.get(name, name)}]'")
 
 
 def get_backend(name: str) -> Backend:
     """The adapter of a backend.
 
     Raises:
-        BackendError: unknown, or not installed; the message says what to install.
+        BackendError: unknown, not installed, or of no use on this machine; the message says what to do.
     """
     if name not in BACKENDS:
         raise BackendError(f"backend {name!r}", "one of auto, " + ", ".join(BACKENDS), "choose one of these")
     try:
         module: ModuleType = import_module(BACKENDS[name])
     except ImportError as error:
-        raise _missing(name, str(error)) from error
+        raise BackendError(f"backend {name!r} is not installed ({error})", fix=how_to_install(name)) from error
     backend = cast(Backend, module)
     if reason := backend.available():
-        raise _missing(name, reason)
+        raise BackendError(f"backend {name!r} cannot be used: {reason}", fix="`edgeseg doctor` shows what this machine runs")
     return backend
+
+
+def not_runnable(backend: Backend) -> str | None:
+    """None, or why this machine can build the backend's engines but not run them."""
+    asked = getattr(backend, "runnable", None)
+    return asked() if asked else None
 
 
 def check_precision(backend: Backend, precision: str) -> None:
@@ -214,12 +248,13 @@ def check_precision(backend: Backend, precision: str) -> None:
 
 
 def installed() -> list[str]:
-    """Names of the backends that can be used here."""
+    """Names of the backends that can be used here, engines run and all."""
     names = []
     for name in BACKENDS:
         try:
-            get_backend(name)
+            backend = get_backend(name)
         except BackendError:
             continue
-        names.append(name)
+        if not not_runnable(backend):
+            names.append(name)
     return names

@@ -30,7 +30,7 @@ class LabelDecoder:
 
     def __init__(self, output: OutputSpec, num_classes: int, threads: int = 1) -> None:
         self.output, self.num_classes, self.threads = output, num_classes, threads
-        self._cut = _logit(output.threshold) if output.kind == "logits" else output.threshold
+        self._cut = decision_cut(output)
 
     def __call__(self, array: NDArray[Any], size: tuple[int, int], out: Labels | None = None) -> Labels:
         """Labels (H, W) uint8 at ``size`` = (H, W), written to ``out`` if given.
@@ -68,7 +68,11 @@ class LabelDecoder:
         return BackendError(what, f"{expected} ({self.output.kind})", "correct $.output or $.classes of model.json")
 
 
-def _logit(probability: float) -> float:
+def decision_cut(output: OutputSpec) -> float:
+    """The value of a single channel above which a pixel is class 1: the threshold, or for logits its logit."""
+    probability = output.threshold
+    if output.kind != "logits":
+        return probability
     if probability in (0.0, 1.0):
         return math.inf if probability else -math.inf
     return math.log(probability / (1 - probability))
