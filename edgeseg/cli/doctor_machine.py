@@ -27,11 +27,11 @@ _ISA = {
     "bf16": "bf16",
     "sve": "sve",
 }
-_PIP = {"ort": "cpu", "torch": "train"}
 _FOR = {
     "ort": "the CPU backend that runs everywhere, calibration, and import",
     "openvino": "the fastest backend on x86 CPUs",
     "torch": "training and export; not needed on a device",
+    "ort-cuda": "ONNX Runtime on NVIDIA GPUs",
 }
 
 
@@ -79,14 +79,14 @@ def machine() -> Iterator[Finding]:
 
 def backends() -> Iterator[Finding]:
     """Each backend with its version and the precisions this machine runs, or why it is missing."""
-    from edgeseg.engines.session import BACKENDS, get_backend
+    from edgeseg.engines.session import BACKENDS, get_backend, how_to_install
     from edgeseg.errors import BackendError
 
     for name in BACKENDS:
         try:
             backend = get_backend(name)
         except BackendError as error:
-            yield Finding(name, False, error.what, _FOR.get(name, "inference"), f"pip install 'edgeseg[{_PIP.get(name, name)}]'")
+            yield Finding(name, False, error.what, _FOR.get(name, "inference"), how_to_install(name))
             continue
         kinds = [kind for kind in backend.PRECISIONS if backend.supports(kind) is None]
         yield Finding(name, True, f"{backend.version()}: {', '.join(kinds)}")
