@@ -6,6 +6,7 @@ and by our codes, which count inside their window (edgeseg/ops/max_pool.py).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -66,9 +67,14 @@ def max_unpool(x: Tensor, indices: Tensor, height: int, width: int) -> Tensor:
 
 def _last_of_each(places: Tensor, values: Tensor, size: int) -> Tensor:
     """Values with the last of each place in all its copies: on a GPU it is open which copy a scatter writes last."""
+    return values.gather(2, _last_positions(places, size))
+
+
+def _last_positions(places: Tensor, size: int) -> Tensor:
+    """For each value the position of the last value for the same place."""
     order = torch.arange(places.shape[2], device=places.device).expand_as(places)
     last = places.new_zeros(*places.shape[:2], size).scatter_reduce_(2, places, order, "amax")
-    return values.gather(2, last.gather(2, places))
+    return last.gather(2, places)
 
 
 @max_unpool.register_fake
@@ -134,19 +140,20 @@ def _places(codes: Tensor, kernel: Sequence[int], stride: Sequence[int], pads: S
 
 
 def _pool_codes_context(
-    ctx: torch.autograd.function.FunctionCtx,
+    ctx: Any,
     inputs: tuple[Tensor, Sequence[int], Sequence[int], Sequence[int]],
     output: tuple[Tensor, Tensor],
 ) -> None:
     x, kernel, stride, pads = inputs
     ctx.save_for_backward(output[1])
-    ctx.window, ctx.input_size = (kernel, stride, pads), x.shape[2:]  # type: ignore[attr-defined]
+    ctx.window, ctx.input_size = (kernel, stride, pads), x.shape[2:]
 
 
-def _pool_codes_backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor, _: Tensor) -> tuple[Tensor, None, None, None]:
-    (codes,) = ctx.saved_tensors  # type: ignore[attr-defined]
-    height, width = ctx.input_size  # type: ignore[attr-defined]
-    places = _places(codes, *ctx.window, (height, width))  # type: ignore[attr-defined]
+def _pool_codes_backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None, None, None]:
+    (codes,) = ctx.saved_tensors
+    kernel, stride, pads = ctx.window
+    height, width = ctx.input_size
+    places = _places(codes, kernel, stride, pads, (height, width))
     flat = grad.new_zeros(*grad.shape[:2], height * width + 1)
     flat.scatter_add_(2, places, grad.flatten(2))
     return flat[..., :-1].view(*grad.shape[:2], height, width), None, None, None
@@ -196,22 +203,22 @@ def _(
 
 
 def _unpool_codes_context(
-    ctx: torch.autograd.function.FunctionCtx,
+    ctx: Any,
     inputs: tuple[Tensor, Tensor, Sequence[int], Sequence[int], Sequence[int], Sequence[int]],
     output: Tensor,
 ) -> None:
     ctx.save_for_backward(inputs[1])
-    ctx.window = inputs[2:5]  # type: ignore[attr-defined]
+    ctx.window = inputs[2:5]
 
 
-def _unpool_codes_backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None, None, None, None]:
-    (codes,) = ctx.saved_tensors  # type: ignore[attr-defined]
+def _unpool_codes_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+    (codes,) = ctx.saved_tensors
+    kernel, stride, pads = ctx.window
     size = grad.shape[2] * grad.shape[3]
-    places = _places(codes, *ctx.window, grad.shape[2:])  # type: ignore[attr-defined]
-    order = torch.arange(places.shape[2], device=places.device).expand_as(places)
-    last = places.new_zeros(*places.shape[:2], size + 1).scatter_reduce_(2, places, order, "amax")
+    places = _places(codes, kernel, stride, pads, grad.shape[2:])
     # A value that a later one replaced, or that has no place, had no part in the output.
-    stayed = (last.gather(2, places) == order) & (places < size)
+    order = torch.arange(places.shape[2], device=places.device)
+    stayed = (_last_positions(places, size + 1) == order) & (places < size)
     flat = F.pad(grad.flatten(2), (0, 1)).gather(2, places)
     return torch.where(stayed, flat, 0).view_as(codes), None, None, None, None, None
 
