@@ -10,13 +10,16 @@ extern "C" {
 #endif
 
 /* BGR: (h, w, 3) uint8. NV12: (h, w) uint8 luma, then (h / 2, w) interleaved U and V, both with the same stride; BT.601 limited range.
-   DEPTH16: (h, w) uint16; 0 is unknown and is never blended with a known neighbour. */
+   DEPTH16: (h, w) uint16; 0 is unknown. The resize is bilinear with half-pixel centres, edges replicated, no antialiasing.
+   NV12: each source pixel takes the U and V of its 2x2 block, becomes B, G, R clamped to 0..255, and these are blended; h and w even.
+   DEPTH16: of the four neighbours only the known ones are blended, their weights divided by their sum; where that sum is zero the output
+   pixel is 0, unknown (and is scaled and offset like any other). */
 enum { ES_FRAME_BGR = 0, ES_FRAME_NV12 = 1, ES_FRAME_DEPTH16 = 2 };
 
 typedef struct EsPreprocess {
   const void* frame;
   const void* chroma; /* NV12's second plane; null: it follows the first */
-  int64_t stride;     /* bytes between rows */
+  int64_t stride;     /* bytes between rows; any, negative too (even for DEPTH16) */
   int32_t kind, h, w;
   EsTensor output;       /* (1, C, H, W) float32, float16 or int8, linear or channel-last; C 3 or 1 (luma of BGR and NV12; depth) */
   float mul[3], add[3];  /* output = pixel * mul + add, in the order of the output's channels; for int8 divided by the scale already */
