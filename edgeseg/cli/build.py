@@ -26,7 +26,7 @@ edgeseg build streets --backend rtx --precision int8 --target sm86,sm89,sm120
 edgeseg build my_model --backend tensorrt --precision fp16 --dla 0 --allow-gpu-fallback
 """
 
-_NVIDIA = "NVIDIA"  # the panel of options that only tensorrt and rtx take
+_NVIDIA = "NVIDIA"  # the panel of options that only tensorrt, rtx and ort-cuda take
 
 
 def command(
@@ -76,6 +76,10 @@ def command(
         bool, typer.Option("--version-compatible", help="For later versions of the library too.", rich_help_panel=_NVIDIA)
     ] = False,
     refit: Annotated[bool, typer.Option("--refit", help="Weights can be replaced later.", rich_help_panel=_NVIDIA)] = False,
+    cuda_graph: Annotated[
+        bool,
+        typer.Option("--cuda-graph", help="Replay one CUDA graph (ort-cuda; tensorrt and rtx always do).", rich_help_panel=_NVIDIA),
+    ] = False,
     timeout: Annotated[
         float | None, typer.Option("--timeout", metavar="SECONDS", help="End the build after so long.", rich_help_panel=_NVIDIA)
     ] = None,
@@ -101,6 +105,7 @@ def command(
         hardware_compatible=hardware_compatible,
         version_compatible=version_compatible,
         refit=refit,
+        cuda_graph=cuda_graph,
         targets=tuple(name.strip().lower() for name in target.split(",")) if target else (),
         timeout_s=timeout,
     )

@@ -68,6 +68,12 @@ def device_fields() -> dict[str, str]:
     return {"gpu": found.name, "sm": found.sm, "driver": found.driver, "plugins": _plugins()[1]}
 
 
+def serves(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """An engine built with options serves where none are asked for."""
+    options = [name for name in found if name.startswith("option.")]
+    return {name: value for name, value in found.items() if name not in options} == wanted
+
+
 # --- building and loading ------------------------------------------------------------------------------------------------
 
 

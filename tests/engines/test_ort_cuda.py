@@ -442,6 +442,13 @@ def test_build_and_load(tmp_path: Path, cuda: HostCuda, monkeypatch: pytest.Monk
     assert not cuda.streams
 
 
+def test_an_engine_with_options_serves_where_none_are_asked_for() -> None:
+    plain, graph = {"precision": "fp32"}, {"precision": "fp32", "option.cuda_graph": True}
+    assert ort_cuda.serves(graph, plain)
+    assert not ort_cuda.serves(plain, graph)
+    assert not ort_cuda.serves({**graph, "precision": "fp16"}, plain)
+
+
 def test_a_refused_graph_leaves_no_stream(tmp_path: Path, cuda: HostCuda, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ort_cuda, "Cuda", lambda: cuda)
     monkeypatch.setattr(ort_cuda, "missing_library", lambda _: "absent")
