@@ -40,9 +40,19 @@ class BodyWriter:
         return self._constants[key]
 
     def finish(self, name: str, inputs: list[str], results: dict[str, str], opset: int = 18) -> FunctionProto:
-        """The function, whose outputs are named by the keys of ``results``."""
+        """The function, whose outputs are named by the keys of ``results``.
+
+        A result's own node writes the output: TensorRT-RTX takes a cast to uint8 only where it is the graph's last node.
+        """
+        names: dict[str, str] = {}
         for output, value in results.items():
-            self._nodes.append(helper.make_node("Identity", [value], [output]))
+            if value in inputs or value in names:
+                self._nodes.append(helper.make_node("Identity", [value], [output]))
+            else:
+                names[value] = output
+        for node in self._nodes:
+            node.input[:] = [names.get(value, value) for value in node.input]
+            node.output[:] = [names.get(value, value) for value in node.output]
         imports = [helper.make_opsetid("", opset)]
         return helper.make_function("edgeseg", name, inputs, list(results), self._nodes, imports)
 

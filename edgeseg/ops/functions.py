@@ -158,11 +158,26 @@ def _finish(function: FunctionProto, node: NodeProto, opset: int) -> FunctionPro
     declared = {*function.attribute, *(item.name for item in function.attribute_proto)}
     function.attribute.extend(item.name for item in node.attribute if item.name not in declared)
     function.domain = DOMAIN
+    if len(node.output) < len(function.output):
+        _trim(function, len(node.output))
     if BODY_OPSETS[0] <= opset <= BODY_OPSETS[1]:
         for entry in function.opset_import:
             if entry.domain in ("", "ai.onnx"):
                 entry.version = opset
     return function
+
+
+def _trim(function: FunctionProto, results: int) -> None:
+    """Drop the results that a node does not take, and what only they need: shape inference allows no result without a taker."""
+    del function.output[results:]
+    needed, kept = set(function.output), []
+    for node in reversed(function.node):
+        if needed & set(node.output):
+            needed |= set(node.input)
+            kept.append(node)
+    nodes = [NodeProto.FromString(node.SerializeToString()) for node in reversed(kept)]
+    del function.node[:]
+    function.node.extend(nodes)
 
 
 def _standard_opset(model: ModelProto) -> int:

@@ -32,11 +32,8 @@ HUGE = 1e30
 def _taps(size_in: int, size_out: int, align_corners: bool) -> tuple[NDArray[np.int64], NDArray[np.int64], Doubles]:
     """Lower index, upper index and the upper one's weight for each output of one axis."""
     places = np.arange(size_out)
-    if align_corners:
-        source = places * ((size_in - 1) / max(size_out - 1, 1))
-    else:
-        source = (places + 0.5) * (size_in / size_out) - 0.5
-    source = np.clip(source, 0, size_in - 1)
+    step, shift = ((size_in - 1) / max(size_out - 1, 1), 0.0) if align_corners else (size_in / size_out, 0.5)
+    source = np.clip((places + shift) * step - shift, 0, size_in - 1)
     low = np.floor(source).astype(np.int64)
     return low, np.minimum(low + 1, size_in - 1), source - low
 
