@@ -12,6 +12,7 @@ EXAMPLES = """
 edgeseg export runs/my_model
 edgeseg export runs/my_model --dynamic
 edgeseg export runs/my_model --half-weights --json
+edgeseg export runs/my_model --operators standard
 """
 
 
@@ -20,6 +21,14 @@ def command(
     dynamic: Annotated[bool, typer.Option("--dynamic", help="Let batch, height and width vary.")] = False,
     batch: Annotated[int, typer.Option("--batch", min=1, max=1024, help="The fixed batch size.")] = 1,
     half_weights: Annotated[bool, typer.Option("--half-weights", help="Store weights as FP16: half the file.")] = False,
+    operators: Annotated[
+        str,
+        typer.Option(
+            "--operators",
+            metavar="NAME",
+            help="edgeseg: ours as functions, fast in TensorRT and run by any ONNX Runtime; standard: for every other tool.",
+        ),
+    ] = "edgeseg",
     as_json: JsonOption = False,
 ) -> None:
     """Export the trained network to model.onnx and check it against PyTorch; outside tolerance nothing is written."""
@@ -28,7 +37,7 @@ def command(
 
     folder = open_folder(model)
     with progress(f"exporting {folder.manifest.name}", quiet=as_json):
-        manifest = export_folder(folder, dynamic, batch, half_weights)
+        manifest = export_folder(folder, dynamic, batch, half_weights, operators)
     parity, info = manifest.parity, manifest.files[GRAPH]
     assert parity is not None
     report = {"graph": folder.graph, "bytes": info.bytes, "sha256": info.sha256, **parity.model_dump()}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 
 import onnx
-import onnx.inliner
 
 from calibration.graph import opset
 from edgeseg.engines.passes.absorb import absorb
@@ -59,7 +58,7 @@ def to_standard(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     lowered = functions.detach(model)
     pools_to_standard(lowered)
-    return _inline(functions.attach(lowered, "standard"))
+    return functions.inline(functions.attach(lowered, "standard"))
 
 
 def to_plugins(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -87,8 +86,8 @@ def to_primitive(model: onnx.ModelProto) -> onnx.ModelProto:
     if not any(functions.is_ours(node) for node in functions.walk(lowered.graph)):
         return lowered
     if opset(lowered) < functions.BODY_OPSETS[0]:
-        lowered = _swapped(raise_opset(_inline(model), functions.BODY_OPSETS[0]))
-    return _inline(functions.attach(lowered, "primitive"))
+        lowered = _swapped(raise_opset(functions.inline(model), functions.BODY_OPSETS[0]))
+    return functions.inline(functions.attach(lowered, "primitive"))
 
 
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -96,7 +95,7 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
 
     Weights that FP16 cannot hold are told as warnings.
     """
-    result = halve(_inline(model))
+    result = halve(functions.inline(model))
     for name, count in result.large.items():
         log.warning("%s: %d values beyond FP16's 65504; the nodes that read it stay float32", name, count)
     lost, total = (sum(column) for column in zip(*result.flushed.values(), strict=True)) if result.flushed else (0, 0)
@@ -116,22 +115,11 @@ def lower_for_openvino(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _swapped(model: onnx.ModelProto) -> onnx.ModelProto:
-    lowered = _inline(functions.detach(model))
+    lowered = functions.inline(functions.detach(model))
     del lowered.graph.value_info[:]  # types of tensors that a swap gives another meaning
     pools_to_ours(lowered)
     roi_align_to_ours(lowered)
     return lowered
-
-
-def _inline(model: onnx.ModelProto) -> onnx.ModelProto:
-    if not model.functions:
-        return model
-    inlined = onnx.inliner.inline_local_functions(model)
-    used = {node.domain or "ai.onnx" for node in functions.walk(inlined.graph)} | {"ai.onnx"}
-    kept = [entry for entry in inlined.opset_import if (entry.domain or "ai.onnx") in used]
-    del inlined.opset_import[:]
-    inlined.opset_import.extend(kept)
-    return inlined
 
 
 def _name_plugin(node: onnx.NodeProto) -> None:

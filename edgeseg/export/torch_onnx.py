@@ -1,4 +1,7 @@
-"""PyTorch to ONNX: the folder's network as a float graph of standard operators, checked against PyTorch before it is kept."""
+"""PyTorch to ONNX: the folder's network as a float graph, checked against PyTorch before it is kept.
+
+Our operators are written as functions whose bodies are standard operators, or as standard operators at once.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnx_ir.passes.common as passes
 import torch
 from numpy.typing import NDArray
@@ -17,17 +21,20 @@ from torch import Tensor, nn
 
 from edgeseg.errors import EdgesegError
 from edgeseg.export.parity import Case, check_parity
-from edgeseg.export.translations import TRANSLATIONS
+from edgeseg.export.translations import OPERATORS, translations
 from edgeseg.files import check_writable
 from edgeseg.folder import GRAPH, ModelFolder
 from edgeseg.manifest import Manifest, OutputSpec
 from edgeseg.models.weights import load_network
 from edgeseg.onnx_guard import save_onnx
+from edgeseg.ops import functions
 
 OPSET = 18
 
 
-def export_folder(folder: ModelFolder, dynamic: bool = False, batch: int = 1, half_weights: bool = False) -> Manifest:
+def export_folder(
+    folder: ModelFolder, dynamic: bool = False, batch: int = 1, half_weights: bool = False, operators: str = "edgeseg"
+) -> Manifest:
     """Write model.onnx beside the weights and record its parity with PyTorch.
 
     Args:
@@ -35,16 +42,17 @@ def export_folder(folder: ModelFolder, dynamic: bool = False, batch: int = 1, ha
         batch: the fixed batch size otherwise.
         half_weights: store weights of two or more dimensions as FP16 (half the file); the network is rounded first, so
             that the parity is that of what is stored.
+        operators: "edgeseg" or "standard", see ``to_onnx``.
 
     Raises:
-        EdgesegError: no weights, or the graph departs from PyTorch.
+        EdgesegError: no weights, an unknown ``operators``, or the graph departs from PyTorch.
     """
     check_writable(folder.path)
     network = load_network(folder)
     spec = folder.manifest.input.model_copy(update={"dynamic": dynamic, "batch": batch})
     if half_weights:
         _round_to_half(network)
-    model = to_onnx(network, spec.shape, spec.name, folder.manifest.output.name, dynamic)
+    model = to_onnx(network, spec.shape, spec.name, folder.manifest.output.name, dynamic, operators)
     if half_weights:
         model = store_half(model)
     cases = [_case(network, spec.name, shape, seed) for seed, shape in enumerate(_shapes(spec.shape, dynamic))]
@@ -53,8 +61,22 @@ def export_folder(folder: ModelFolder, dynamic: bool = False, batch: int = 1, ha
     return folder.register(GRAPH, input=spec, output=OutputSpec(name=folder.manifest.output.name, kind="logits"), parity=parity)
 
 
-def to_onnx(network: nn.Module, shape: tuple[int, ...], input_name: str, output_name: str, dynamic: bool) -> onnx.ModelProto:
-    """The network in evaluation mode as ONNX at ``OPSET``; parameters keep their state-dict names, batch norm is not folded."""
+def to_onnx(
+    network: nn.Module,
+    shape: tuple[int, ...],
+    input_name: str,
+    output_name: str,
+    dynamic: bool,
+    operators: str = "edgeseg",
+) -> onnx.ModelProto:
+    """The network in evaluation mode as ONNX at ``OPSET``; parameters keep their state-dict names, batch norm is not folded.
+
+    Args:
+        operators: "edgeseg" writes our operators as functions of that domain, which ONNX Runtime runs by their bodies and
+            TensorRT by our plugins; "standard" writes what any tool reads.
+    """
+    if operators not in OPERATORS:
+        raise EdgesegError(f"operators {operators!r}", f"one of {', '.join(OPERATORS)}", "choose one of these")
     example = torch.zeros(2 if dynamic else shape[0], *shape[1:])
     # torch.export specialises a batch of one, so dynamic graphs are traced with two.
     sizes: Any = ({0: torch.export.Dim("batch"), 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO},) if dynamic else None
@@ -67,7 +89,7 @@ def to_onnx(network: nn.Module, shape: tuple[int, ...], input_name: str, output_
                 (example,),
                 dynamo=True,
                 opset_version=OPSET,
-                custom_translation_table=TRANSLATIONS,
+                custom_translation_table=translations(operators),
                 dynamic_shapes=sizes,
                 input_names=[input_name],
                 output_names=[output_name],
@@ -80,13 +102,21 @@ def to_onnx(network: nn.Module, shape: tuple[int, ...], input_name: str, output_
                 f"export failed: {reason}", "a network that torch.export can trace", "see the architecture's docs"
             ) from error
     assert program is not None
-    return _tidy(program.model)
+    return _tidy(program.model, operators)
 
 
-def _tidy(model: Any) -> onnx.ModelProto:
+def _tidy(model: Any, operators: str) -> onnx.ModelProto:
     # The exporter's own optimiser also folds batch norm and loses the parameters' names; only constants are folded here.
-    import onnx_ir as ir
+    proto = _fold(model)
+    _forget_types(proto)
+    proto = functions.attach(proto, "standard")
+    if operators == "standard" and proto.functions:
+        proto = _fold(ir.from_proto(functions.inline(proto)))
+    onnx.checker.check_model(proto)
+    return proto
 
+
+def _fold(model: Any) -> onnx.ModelProto:
     fold_constants_ir(model)
     for step in (
         passes.RemoveUnusedNodesPass(),
@@ -98,9 +128,15 @@ def _tidy(model: Any) -> onnx.ModelProto:
         passes.ClearMetadataAndDocStringPass(),
     ):
         step(model)
-    proto = ir.to_proto(model)
-    onnx.checker.check_model(proto)
-    return proto
+    return ir.to_proto(model)
+
+
+def _forget_types(model: onnx.ModelProto) -> None:
+    """The exporter notes PyTorch's types: int64 for indices that are codes here."""
+    ours = {name for node in model.graph.node if functions.is_ours(node) for name in node.output}
+    kept = [value for value in model.graph.value_info if value.name not in ours]
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(kept)
 
 
 def _round_to_half(network: nn.Module) -> None:

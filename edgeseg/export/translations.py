@@ -1,31 +1,115 @@
-"""How our PyTorch operators become ONNX nodes: standard ``MaxPool`` with Indices and ``MaxUnpool``.
+"""How our PyTorch operators become ONNX nodes: of domain ``edgeseg``, or standard ``MaxPool`` with Indices and ``MaxUnpool``.
 
-torch's own exporter decomposes these two to scatters, which no deployment runtime runs fast.
+torch's own exporter decomposes the pools to scatters, which no deployment runtime runs fast.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from onnx.defs import OpSchema
 from onnxscript import opset18 as op
+from onnxscript import values
 
 import edgeseg.ops.pytorch.max_pool  # noqa: F401  registers the operators
+from edgeseg.ops.functions import DOMAIN, VERSION
+
+OPERATORS = ("edgeseg", "standard")
+Table = dict[Callable[..., Any], Callable[..., Any]]
+
+
+def translations(operators: str) -> Table:
+    """The exporter's table of our PyTorch operators.
+
+    Args:
+        operators: "edgeseg" for nodes of ours, which need ``edgeseg.ops.functions.attach``; "standard" for ONNX's own
+            pools, which only our networks' max_pool_indices and max_unpool can be.
+    """
+    return {**_ANY, **(_STANDARD if operators == "standard" else _OURS)}
+
+
+# --- nodes of ours -------------------------------------------------------------------------------------------------------
+
+
+def _operator(name: str, inputs: str, outputs: str, **attributes: str) -> values.Op:
+    """A node of ours for the exporter, which wants a schema: values by name, ``*`` for any number, attributes by type."""
+    kinds = {"codes": "C", "labels": "C", "indices": "I", "batch_indices": "I", "rois": "F", "probability": "F"}
+
+    def formal(item: str) -> OpSchema.FormalParameter:
+        option = OpSchema.FormalParameterOption.Variadic if item.endswith("*") else OpSchema.FormalParameterOption.Single
+        return OpSchema.FormalParameter(item.rstrip("*"), kinds.get(item, "T"), param_option=option)
+
+    schema = OpSchema(
+        name,
+        DOMAIN,
+        VERSION,
+        inputs=[formal(item) for item in inputs.split()],
+        outputs=[formal(item) for item in outputs.split()],
+        type_constraints=[
+            ("T", ["tensor(float)", "tensor(float16)"], ""),
+            ("C", ["tensor(uint8)"], ""),
+            ("I", ["tensor(int64)"], ""),
+            ("F", ["tensor(float)"], ""),
+        ],
+        attributes=[OpSchema.Attribute(item, getattr(OpSchema.AttrType, kind), "") for item, kind in attributes.items()],
+    )
+    return values.Op(values.Opset(DOMAIN, VERSION), name, schema)
+
+
+_WINDOW = {"kernel_shape": "INTS", "strides": "INTS", "pads": "INTS"}
+_max_pool_argmax_node = _operator("MaxPoolArgmax", "x", "y codes", **_WINDOW)
+_max_unpool_node = _operator("MaxUnpool", "y codes", "x", **_WINDOW, output_size="INTS")
+
+
+def _fixed(sizes: Sequence[Any], what: str) -> list[int]:
+    """Attributes hold numbers; a size that follows from the input's cannot be one."""
+    if not all(isinstance(size, int) for size in sizes):
+        raise ValueError(f"{what} {list(sizes)}: a size that depends on the input; export without --dynamic, or leave it empty")
+    return [int(size) for size in sizes]
+
+
+def _max_pool_argmax(x: Any, kernel: Sequence[int], stride: Sequence[int], pads: Sequence[int]) -> Any:
+    return _max_pool_argmax_node(x, kernel_shape=list(kernel), strides=list(stride), pads=list(pads))
+
+
+def _max_unpool_codes(
+    y: Any, codes: Any, kernel: Sequence[int], stride: Sequence[int], pads: Sequence[int], output_size: Sequence[Any]
+) -> Any:
+    size = {"output_size": _fixed(output_size, "output_size")} if len(output_size) else {}
+    return _max_unpool_node(y, codes, kernel_shape=list(kernel), strides=list(stride), pads=list(pads), **size)
 
 
 def _max_pool_indices(x: Any, kernel: int, stride: int) -> Any:
-    return op.MaxPool(x, kernel_shape=[kernel, kernel], strides=[stride, stride])
+    return _max_pool_argmax(x, [kernel] * 2, [stride] * 2, [0] * 4)
 
 
 def _max_unpool(x: Any, indices: Any, height: int, width: int) -> Any:
     # Our networks unpool planes that pooled evenly, so kernel and stride alone give the size.
+    return _max_unpool_codes(x, indices, [2, 2], [2, 2], [0] * 4, [])
+
+
+_OURS: Table = {
+    torch.ops.edgeseg.max_pool_indices.default: _max_pool_indices,
+    torch.ops.edgeseg.max_unpool.default: _max_unpool,
+}
+
+
+# --- standard nodes, and what needs no choice ----------------------------------------------------------------------------
+
+
+def _standard_max_pool_indices(x: Any, kernel: int, stride: int) -> Any:
+    return op.MaxPool(x, kernel_shape=[kernel, kernel], strides=[stride, stride])
+
+
+def _standard_max_unpool(x: Any, indices: Any, height: int, width: int) -> Any:
     return op.MaxUnpool(x, indices, kernel_shape=[2, 2], strides=[2, 2])
 
 
-TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
-    torch.ops.edgeseg.max_pool_indices.default: _max_pool_indices,
-    torch.ops.edgeseg.max_unpool.default: _max_unpool,
+_STANDARD: Table = {
+    torch.ops.edgeseg.max_pool_indices.default: _standard_max_pool_indices,
+    torch.ops.edgeseg.max_unpool.default: _standard_max_unpool,
 }
 
 
@@ -35,4 +119,8 @@ def _batch_norm(x: Any, weight: Any, bias: Any, mean: Any, variance: Any, moment
     return y, op.Identity(mean), op.Identity(variance)
 
 
-TRANSLATIONS[torch.ops.aten._native_batch_norm_legit_no_training.default] = _batch_norm
+_ANY: Table = {
+    torch.ops.edgeseg.max_pool_argmax.default: _max_pool_argmax,
+    torch.ops.edgeseg.max_unpool_codes.default: _max_unpool_codes,
+    torch.ops.aten._native_batch_norm_legit_no_training.default: _batch_norm,
+}

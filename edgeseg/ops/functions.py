@@ -14,7 +14,17 @@ from importlib import import_module
 from typing import Any
 
 import onnx
-from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import (
+    AttributeProto,
+    FunctionProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    ValueInfoProto,
+    helper,
+    inliner,
+)
 
 from edgeseg.errors import OnnxError
 
@@ -124,6 +134,18 @@ def declare(model: ModelProto) -> None:
     """Name our operator set among those that ``model`` imports, in place, if it has nodes of ours."""
     if not any(entry.domain == DOMAIN for entry in model.opset_import) and any(map(is_ours, walk(model.graph))):
         model.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))
+
+
+def inline(model: ModelProto) -> ModelProto:
+    """A model without functions: every call is replaced by the body. Operator sets that nobody uses any more go."""
+    if not model.functions:
+        return model
+    inlined = inliner.inline_local_functions(model)
+    used = {node.domain or "ai.onnx" for node in walk(inlined.graph)} | {"ai.onnx"}
+    kept = [entry for entry in inlined.opset_import if (entry.domain or "ai.onnx") in used]
+    del inlined.opset_import[:]
+    inlined.opset_import.extend(kept)
+    return inlined
 
 
 def walk(graph: GraphProto) -> Iterator[NodeProto]:

@@ -25,7 +25,7 @@ from edgeseg.folder import ModelFolder
 from edgeseg.manifest import Architecture, ClassInfo, InputSpec, Manifest
 from edgeseg.models.segnet import _even
 from edgeseg.models.weights import load_network
-from edgeseg.ops.pytorch.max_pool import max_pool_indices, max_unpool
+from edgeseg.ops.pytorch.max_pool import max_pool_argmax, max_pool_indices, max_unpool, max_unpool_codes
 
 HEIGHT, WIDTH = 32, 48
 RESIDUAL = {"widths": [4, 8, 8, 8], "depths": [0, 1, 1, 2], "block": "residual", "stem_stride": 2, "upsample": "bilinear"}
@@ -89,17 +89,17 @@ def test_every_architecture(tmp_path: Path, name: str, options: dict[str, Any]) 
     assert parity.argmax_agreement >= 0.999
     assert parity.shapes == [(1, 3, HEIGHT, WIDTH)]
     graph = onnx.load(folder.require("model.onnx", "export"))
-    (opset,) = graph.opset_import
-    assert (opset.domain, opset.version) == ("", parity.opset)
+    ours = {"edgeseg": 1} if name == "segnet" else {}
+    assert {entry.domain: entry.version for entry in graph.opset_import} == {"": parity.opset, **ours}
     assert parity.opset <= 21
-    assert not graph.functions
+    assert {function.name for function in graph.functions} == ({"MaxPoolArgmax", "MaxUnpool"} if ours else set())
     assert (graph.graph.input[0].name, graph.graph.output[0].name) == (manifest.input.name, manifest.output.name)
     assert state_names(folder) <= {item.name for item in graph.graph.initializer}
     found = operators(graph)
     assert not [kind for kind in found if kind.startswith(("Scatter", "Gather"))]
     if name == "segnet":
-        assert found["MaxPool"] == found["MaxUnpool"] == 5
-        assert all(len(node.output) == 2 for node in graph.graph.node if node.op_type == "MaxPool")
+        assert found["MaxPoolArgmax"] == found["MaxUnpool"] == 5
+        assert not found["MaxPool"]
 
 
 @pytest.mark.parametrize(("name", "options"), [("unet", {"widths": [4, 8, 8]}), ("deeplab_v3_plus", DEEPLAB)])
@@ -134,15 +134,50 @@ class PoolAndUnpool(nn.Module):
         return y
 
 
-def test_dynamic_unpooling_at_odd_sizes_and_other_batches() -> None:
+@pytest.mark.parametrize("written_as", ["edgeseg", "standard"])
+def test_dynamic_unpooling_at_odd_sizes_and_other_batches(written_as: str) -> None:
     torch.manual_seed(0)
     network = PoolAndUnpool().eval()
-    graph = to_onnx(network, (1, 3, HEIGHT, WIDTH), "image", "logits", True)
+    graph = to_onnx(network, (1, 3, HEIGHT, WIDTH), "image", "logits", True, written_as)
     found = operators(graph)
-    assert found["MaxUnpool"] == 2
+    assert found["MaxUnpool"] == found["MaxPoolArgmax" if written_as == "edgeseg" else "MaxPool"] == 2
+    assert {node.domain for node in graph.graph.node} == ({"", "edgeseg"} if written_as == "edgeseg" else {""})
+    assert bool(graph.functions) == (written_as == "edgeseg")
     assert not [kind for kind in found if kind.startswith(("Scatter", "Gather"))]
     shapes = ((1, 3, HEIGHT, WIDTH), (3, 3, 35, 53), (2, 3, 9, 30), (4, 3, 10, 7))
     assert check_parity(graph, [torch_onnx._case(network, "image", shape, 1) for shape in shapes], 18).argmax_agreement == 1
+
+
+class Windows(nn.Module):
+    """Pooling and unpooling by codes, twice: two windows, so two functions of each operator."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for kernel, stride, pads in (([3, 3], [2, 2], [1, 1, 1, 1]), ([2, 3], [2, 3], [0, 0, 0, 0])):
+            size = [x.shape[2], x.shape[3]]
+            y, codes = max_pool_argmax(x, kernel, stride, pads)
+            x = max_unpool_codes(y, codes, kernel, stride, pads, size)
+        return x
+
+
+@pytest.mark.parametrize("written_as", ["edgeseg", "standard"])
+def test_codes_are_written_as_functions_or_inlined(written_as: str) -> None:
+    network = Windows().eval()
+    graph = to_onnx(network, (1, 3, HEIGHT, WIDTH), "image", "logits", False, written_as)
+    names = [node.op_type for node in graph.graph.node if node.domain == "edgeseg"]
+    twice = ["MaxPoolArgmax", "MaxUnpool", "MaxPoolArgmax_2", "MaxUnpool_2"]
+    assert names == (twice if written_as == "edgeseg" else [])
+    assert sorted(function.name for function in graph.functions) == sorted(names)
+    assert check_parity(graph, [torch_onnx._case(network, "image", (1, 3, HEIGHT, WIDTH), 2)], 18).max_abs == 0
+
+
+def test_a_size_that_follows_from_a_dynamic_input_is_refused() -> None:
+    with pytest.raises(EdgesegError, match="export failed"):
+        to_onnx(Windows().eval(), (1, 3, HEIGHT, WIDTH), "image", "logits", True)
+
+
+def test_unknown_operators_are_refused() -> None:
+    with pytest.raises(EdgesegError, match="one of edgeseg, standard"):
+        to_onnx(Windows().eval(), (1, 3, HEIGHT, WIDTH), "image", "logits", False, "theirs")
 
 
 def test_half_weights_halve_the_file_and_keep_the_names(tmp_path: Path) -> None:
