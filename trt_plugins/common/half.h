@@ -16,35 +16,35 @@ struct alignas(2) Half {
   uint16_t bits;
 };
 
+inline uint32_t bits_of(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  return bits;
+}
+
+inline float float_of(uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+
+// Both conversions choose between results instead of branching, so that loops over them are vectorised.
+
 // Round to nearest even, as IEEE 754 and the device's own conversion do.
 inline uint16_t half_bits_on_host(float value) {
-  uint32_t f;
-  std::memcpy(&f, &value, 4);
-  const uint32_t sign = (f >> 16) & 0x8000u;
-  f &= 0x7fffffffu;
-  if (f >= 0x47800000u) return (uint16_t)(sign | (f > 0x7f800000u ? 0x7e00u : 0x7c00u));  // NaN; infinity, or too large
-  if (f < 0x38800000u) {                                                                  // subnormal or zero
-    float magnitude;
-    std::memcpy(&magnitude, &f, 4);
-    magnitude += 0.5f;  // the sum's last bit is 2^-24, half's smallest step: the addition rounds
-    uint32_t bits;
-    std::memcpy(&bits, &magnitude, 4);
-    return (uint16_t)(sign | (bits - 0x3f000000u));
-  }
-  f += 0xc8000fffu + ((f >> 13) & 1);
-  return (uint16_t)(sign | (f >> 13));
+  const uint32_t f = bits_of(value), magnitude = f & 0x7fffffffu, sign = (f >> 16) & 0x8000u;
+  const uint32_t huge = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;  // NaN; infinity, or too large
+  // Subnormal or zero: the last bit of a sum with 0.5 is 2^-24, half's smallest step, so the addition rounds.
+  const uint32_t small = bits_of(float_of(magnitude) + 0.5f) - 0x3f000000u;
+  const uint32_t normal = (magnitude + 0xc8000fffu + ((magnitude >> 13) & 1)) >> 13;
+  return (uint16_t)(sign | (magnitude >= 0x47800000u ? huge : magnitude < 0x38800000u ? small : normal));
 }
 
 inline float half_value_on_host(uint16_t bits) {
-  const uint32_t sign = (uint32_t)(bits & 0x8000u) << 16, exponent = (bits >> 10) & 31u, mantissa = bits & 0x3ffu;
-  float value;
-  if (exponent == 0) {
-    value = (float)mantissa * 5.9604644775390625e-8f;  // 2^-24
-    return sign ? -value : value;
-  }
-  const uint32_t f = sign | (exponent == 31 ? 0x7f800000u | (mantissa << 13) : ((exponent + 112) << 23) | (mantissa << 13));
-  std::memcpy(&value, &f, 4);
-  return value;
+  const uint32_t magnitude = bits & 0x7fffu, sign = (uint32_t)(bits & 0x8000u) << 16;
+  const uint32_t normal = (magnitude << 13) + (magnitude >= 0x7c00u ? 224u << 23 : 112u << 23);
+  const uint32_t small = bits_of((float)(int32_t)magnitude * 5.9604644775390625e-8f);  // 2^-24
+  return float_of(sign | (magnitude < 0x400u ? small : normal));
 }
 
 ES_HD float to_float(float v) { return v; }
