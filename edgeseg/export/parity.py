@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,10 +20,10 @@ _FIX = "the network uses something the exporter translates wrongly; please repor
 
 @dataclass(frozen=True)
 class Case:
-    """Inputs by name and the float32 output (N, C, h, w) expected."""
+    """Inputs by name and the output expected: scores (N, C, h, w) float32, or labels (N, h, w) of an integer type."""
 
     feeds: dict[str, NDArray[np.float32]]
-    expected: NDArray[np.float32]
+    expected: NDArray[Any]
 
 
 def check_parity(model: onnx.ModelProto, cases: list[Case], opset: int) -> Parity:
@@ -30,13 +31,14 @@ def check_parity(model: onnx.ModelProto, cases: list[Case], opset: int) -> Parit
 
     Raises:
         OnnxError: it does not run, an output has another shape or is not finite, the largest error exceeds 1e-4 of the largest
-            output (or of 1, if that is smaller), or the argmax differs at more than 0.1% of pixels.
+            output (or of 1, if that is smaller), or the argmax differs at more than 0.1% of pixels. Of labels only the
+            latter counts, and their error is the share of pixels that differ.
     """
     found = _run(model, cases)
-    errors = [float(np.abs(output - case.expected).max()) for output, case in zip(found, cases, strict=True)]
-    scales = [float(np.abs(case.expected).max()) for case in cases]
-    limits = [_RELATIVE_TOLERANCE * max(scale, 1.0) for scale in scales]
-    agreement = min(float((output.argmax(1) == case.expected.argmax(1)).mean()) for output, case in zip(found, cases, strict=True))
+    errors = [_error(output, case.expected) for output, case in zip(found, cases, strict=True)]
+    scales = [1.0 if _are_labels(case.expected) else float(np.abs(case.expected).max()) for case in cases]
+    limits = [_limit(case.expected, scale) for case, scale in zip(cases, scales, strict=True)]
+    agreement = min(_agreement(output, case.expected) for output, case in zip(found, cases, strict=True))
     if agreement < _AGREEMENT or any(error > limit for error, limit in zip(errors, limits, strict=True)):
         raise OnnxError(
             f"export parity: max abs error {max(errors):.2e}, argmax agreement {agreement:.4%}",
@@ -53,7 +55,24 @@ def check_parity(model: onnx.ModelProto, cases: list[Case], opset: int) -> Parit
     )
 
 
-def _run(model: onnx.ModelProto, cases: list[Case]) -> list[NDArray[np.float32]]:
+def _are_labels(array: NDArray[Any]) -> bool:
+    return bool(np.issubdtype(array.dtype, np.integer))
+
+
+def _agreement(output: NDArray[Any], expected: NDArray[Any]) -> float:
+    labels = (output, expected) if _are_labels(expected) else (output.argmax(1), expected.argmax(1))
+    return float((labels[0] == labels[1]).mean())
+
+
+def _error(output: NDArray[Any], expected: NDArray[Any]) -> float:
+    return 1 - _agreement(output, expected) if _are_labels(expected) else float(np.abs(output - expected).max())
+
+
+def _limit(expected: NDArray[Any], scale: float) -> float:
+    return 1 - _AGREEMENT if _are_labels(expected) else _RELATIVE_TOLERANCE * max(scale, 1.0)
+
+
+def _run(model: onnx.ModelProto, cases: list[Case]) -> list[NDArray[Any]]:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     outputs = []

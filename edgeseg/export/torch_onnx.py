@@ -24,7 +24,7 @@ from edgeseg.export.parity import Case, check_parity
 from edgeseg.export.translations import OPERATORS, translations
 from edgeseg.files import check_writable
 from edgeseg.folder import GRAPH, ModelFolder
-from edgeseg.manifest import Manifest, OutputSpec
+from edgeseg.manifest import Manifest, OutputKind, OutputSpec
 from edgeseg.models.weights import load_network
 from edgeseg.onnx_guard import save_onnx
 from edgeseg.ops import functions
@@ -58,7 +58,8 @@ def export_folder(
     cases = [_case(network, spec.name, shape, seed) for seed, shape in enumerate(_shapes(spec.shape, dynamic))]
     parity = check_parity(model, cases, OPSET)
     save_onnx(model, folder.graph)
-    return folder.register(GRAPH, input=spec, output=OutputSpec(name=folder.manifest.output.name, kind="logits"), parity=parity)
+    kind: OutputKind = "labels" if np.issubdtype(cases[0].expected.dtype, np.integer) else "logits"
+    return folder.register(GRAPH, input=spec, output=OutputSpec(name=folder.manifest.output.name, kind=kind), parity=parity)
 
 
 def to_onnx(
@@ -178,5 +179,5 @@ def _shapes(shape: tuple[int, ...], dynamic: bool) -> list[tuple[int, ...]]:
 def _case(network: nn.Module, name: str, shape: tuple[int, ...], seed: int) -> Case:
     generator = torch.Generator().manual_seed(seed)
     x: Tensor = torch.randn(shape, generator=generator)
-    expected: NDArray[np.float32] = network(x).numpy()
+    expected: NDArray[Any] = network(x).numpy()
     return Case({name: x.numpy()}, expected)

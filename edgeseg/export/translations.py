@@ -13,7 +13,8 @@ from onnx.defs import OpSchema
 from onnxscript import opset18 as op
 from onnxscript import values
 
-import edgeseg.ops.pytorch.max_pool  # noqa: F401  registers the operators
+import edgeseg.ops.pytorch.max_pool
+import edgeseg.ops.pytorch.upsample_argmax  # noqa: F401  both register the operators
 from edgeseg.ops.functions import DOMAIN, VERSION
 
 OPERATORS = ("edgeseg", "standard")
@@ -61,6 +62,7 @@ def _operator(name: str, inputs: str, outputs: str, **attributes: str) -> values
 _WINDOW = {"kernel_shape": "INTS", "strides": "INTS", "pads": "INTS"}
 _max_pool_argmax_node = _operator("MaxPoolArgmax", "x", "y codes", **_WINDOW)
 _max_unpool_node = _operator("MaxUnpool", "y codes", "x", **_WINDOW, output_size="INTS")
+_upsample_argmax_node = _operator("UpsampleArgmax", "logits", "labels", size="INTS", align_corners="INT", threshold="FLOAT")
 
 
 def _fixed(sizes: Sequence[Any], what: str) -> list[int]:
@@ -79,6 +81,12 @@ def _max_unpool_codes(
 ) -> Any:
     size = {"output_size": _fixed(output_size, "output_size")} if len(output_size) else {}
     return _max_unpool_node(y, codes, kernel_shape=list(kernel), strides=list(stride), pads=list(pads), **size)
+
+
+def _upsample_argmax(logits: Any, size: Sequence[Any], align_corners: bool, threshold: float) -> Any:
+    # The attribute is there for one class only: it tells a body that knows no shapes which of two rules it is.
+    cut = {"threshold": float(threshold)} if logits.shape is not None and logits.shape[1] == 1 else {}
+    return _upsample_argmax_node(logits, size=_fixed(size, "size"), align_corners=int(align_corners), **cut)
 
 
 def _max_pool_indices(x: Any, kernel: int, stride: int) -> Any:
@@ -122,5 +130,6 @@ def _batch_norm(x: Any, weight: Any, bias: Any, mean: Any, variance: Any, moment
 _ANY: Table = {
     torch.ops.edgeseg.max_pool_argmax.default: _max_pool_argmax,
     torch.ops.edgeseg.max_unpool_codes.default: _max_unpool_codes,
+    torch.ops.edgeseg.upsample_argmax.default: _upsample_argmax,
     torch.ops.aten._native_batch_norm_legit_no_training.default: _batch_norm,
 }

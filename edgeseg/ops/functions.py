@@ -94,7 +94,7 @@ def attributes(node: NodeProto) -> dict[str, Any]:
 def attach(model: ModelProto, kind: str = "standard") -> ModelProto:
     """A copy in which every node of ours has a function body of ``kind``; bodies that were there are replaced.
 
-    Nodes whose bodies are equal share one function. Primitive bodies need the shapes that inference finds.
+    Nodes whose bodies are equal share one function. Bodies are told the shapes that inference finds; primitive ones need them.
 
     Args:
         kind: "standard" or "primitive", a field of ``Bodies``.
@@ -106,7 +106,7 @@ def attach(model: ModelProto, kind: str = "standard") -> ModelProto:
     nodes = [node for node in walk(attached.graph) if is_ours(node)]
     if not nodes:
         return attached
-    shapes = known_shapes(attach(model, "standard")) if kind != "standard" else {}
+    shapes = known_shapes(attached)
     made: dict[str, list[FunctionProto]] = {}
     for node in nodes:
         inputs = [shapes.get(name) if name else None for name in node.input]

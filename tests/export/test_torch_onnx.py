@@ -26,6 +26,7 @@ from edgeseg.manifest import Architecture, ClassInfo, InputSpec, Manifest
 from edgeseg.models.segnet import _even
 from edgeseg.models.weights import load_network
 from edgeseg.ops.pytorch.max_pool import max_pool_argmax, max_pool_indices, max_unpool, max_unpool_codes
+from edgeseg.ops.pytorch.upsample_argmax import upsample_argmax
 
 HEIGHT, WIDTH = 32, 48
 RESIDUAL = {"widths": [4, 8, 8, 8], "depths": [0, 1, 1, 2], "block": "residual", "stem_stride": 2, "upsample": "bilinear"}
@@ -168,6 +169,32 @@ def test_codes_are_written_as_functions_or_inlined(written_as: str) -> None:
     assert names == (twice if written_as == "edgeseg" else [])
     assert sorted(function.name for function in graph.functions) == sorted(names)
     assert check_parity(graph, [torch_onnx._case(network, "image", (1, 3, HEIGHT, WIDTH), 2)], 18).max_abs == 0
+
+
+class Labels(nn.Module):
+    """A network that ends in labels."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+
+    def forward(self, x: Tensor) -> Tensor:
+        labels: Tensor = upsample_argmax(x[:, : self.classes], [2 * HEIGHT, 3 * WIDTH], False, 0.25)
+        return labels
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+@pytest.mark.parametrize("written_as", ["edgeseg", "standard"])
+def test_labels_are_an_output_too(written_as: str, classes: int) -> None:
+    network = Labels(classes).eval()
+    graph = to_onnx(network, (1, 3, HEIGHT, WIDTH), "image", "labels", False, written_as)
+    assert [node.op_type for node in graph.graph.node if node.domain] == (["UpsampleArgmax"] if written_as == "edgeseg" else [])
+    case = torch_onnx._case(network, "image", (1, 3, HEIGHT, WIDTH), 3)
+    assert case.expected.dtype == np.uint8
+    assert check_parity(graph, [case], 18).max_abs < 1e-3
+    wrong = Case(case.feeds, (case.expected + 1) % 3)
+    with pytest.raises(OnnxError, match="argmax agreement"):
+        check_parity(graph, [wrong], 18)
 
 
 def test_a_size_that_follows_from_a_dynamic_input_is_refused() -> None:
