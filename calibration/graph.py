@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,6 +124,13 @@ def rename_reads(graph: GraphProto, renames: dict[str, str]) -> None:
         for place, name in enumerate(node.input):
             if name in renames:
                 node.input[place] = final(name)
+
+
+def forget_types(graph: GraphProto, names: Collection[str]) -> None:
+    """Remove, in place, what ``value_info`` says of the named tensors."""
+    kept = [value for value in graph.value_info if value.name not in names]
+    del graph.value_info[:]
+    graph.value_info.extend(kept)
 
 
 def remove_dead(graph: GraphProto) -> None:

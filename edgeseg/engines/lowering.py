@@ -116,7 +116,6 @@ def lower_for_openvino(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _swapped(model: onnx.ModelProto) -> onnx.ModelProto:
     lowered = functions.inline(functions.detach(model))
-    del lowered.graph.value_info[:]  # types of tensors that a swap gives another meaning
     pools_to_ours(lowered)
     roi_align_to_ours(lowered)
     return lowered

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -76,7 +77,7 @@ class BuildOptions:
 
     def given(self) -> dict[str, Any]:
         """The options that differ from their defaults, as JSON values."""
-        values = dataclasses.asdict(self)
+        values = json.loads(json.dumps(dataclasses.asdict(self)))
         return {item.name: values[item.name] for item in dataclasses.fields(self) if getattr(self, item.name) != item.default}
 
     def fields(self) -> dict[str, Any]:

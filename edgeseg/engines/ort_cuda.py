@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, redirect_stdout
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from edgeseg.engines.session import BuildJob
 from edgeseg.errors import BackendError
 from edgeseg.files import write_json
 from edgeseg.ops import functions
+from edgeseg.plugins import PREFIX, plugin_library
 
 NAME = "ort-cuda"
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -125,7 +127,7 @@ def as_registered_plugins(model: onnx.ModelProto) -> onnx.ModelProto:
     """Move nodes of our operators, in place, to the domain in which ONNX Runtime declares TensorRT's plugins."""
     ours = [node for node in functions.walk(model.graph) if functions.is_ours(node)]
     for node in ours:
-        node.domain = PLUGIN_DOMAIN
+        node.domain, node.op_type = PLUGIN_DOMAIN, PREFIX + node.op_type.removeprefix(PREFIX)
     kept = [entry for entry in model.opset_import if entry.domain != functions.DOMAIN]
     if ours:
         del model.opset_import[:]
@@ -250,12 +252,8 @@ def _plugins() -> tuple[Path | None, str]:
     registry, which needs TensorRT's Python bindings.
     """
     try:
-        import tensorrt
-
-        from edgeseg.plugins import plugin_library
-
-        library = plugin_library()
-    except (ImportError, BackendError):
+        tensorrt, library = import_module("tensorrt"), plugin_library()
+    except (ImportError, OSError, RuntimeError, BackendError):  # the bindings raise each of them where libnvinfer is not whole
         return None, "none"
     registry = tensorrt.get_plugin_registry() if str(tensorrt.__version__).startswith(tensorrt_version()) else None
     if registry is None or not registry.load_library(str(library.path)):

@@ -67,7 +67,7 @@ def build(job: BuildJob) -> None:
     check_targets(job.options.targets, targets())
     model = to_primitive(job.graph())
     check_for_rtx(model)
-    backend.build(job, "tensorrt_rtx", backend.typed(model, job.precision), timing=False, inspect=False)
+    backend.build(job, trt.__name__, backend.typed(model, job.precision), timing=False, inspect=False)
 
 
 def load(directory: Path, precision: str, threads: int) -> NvidiaSession:

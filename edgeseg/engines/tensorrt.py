@@ -60,7 +60,7 @@ def build(job: BuildJob) -> None:
     """
     model = backend.typed(to_plugins(job.graph()), job.precision)
     ours = any(functions.is_ours(node) for node in functions.walk(model.graph))
-    backend.build(job, "tensorrt", model, plugins=backend.plugin_path() if ours else None)
+    backend.build(job, trt.__name__, model, plugins=backend.plugin_path() if ours else None)
 
 
 def load(directory: Path, precision: str, threads: int) -> NvidiaSession:

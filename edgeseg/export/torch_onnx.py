@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxscript.optimizer import fold_constants_ir
 from torch import Tensor, nn
 
+from calibration.graph import forget_types
 from edgeseg.errors import EdgesegError
 from edgeseg.export.parity import Case, check_parity
 from edgeseg.export.translations import OPERATORS, translations
@@ -109,7 +110,8 @@ def to_onnx(
 def _tidy(model: Any, operators: str) -> onnx.ModelProto:
     # The exporter's own optimiser also folds batch norm and loses the parameters' names; only constants are folded here.
     proto = _fold(model)
-    _forget_types(proto)
+    # The exporter notes PyTorch's types: int64 for indices that are codes here.
+    forget_types(proto.graph, {name for node in proto.graph.node if functions.is_ours(node) for name in node.output})
     proto = functions.attach(proto, "standard")
     if operators == "standard" and proto.functions:
         proto = _fold(ir.from_proto(functions.inline(proto)))
@@ -130,14 +132,6 @@ def _fold(model: Any) -> onnx.ModelProto:
     ):
         step(model)
     return ir.to_proto(model)
-
-
-def _forget_types(model: onnx.ModelProto) -> None:
-    """The exporter notes PyTorch's types: int64 for indices that are codes here."""
-    ours = {name for node in model.graph.node if functions.is_ours(node) for name in node.output}
-    kept = [value for value in model.graph.value_info if value.name not in ours]
-    del model.graph.value_info[:]
-    model.graph.value_info.extend(kept)
 
 
 def _round_to_half(network: nn.Module) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeseg.engines.nvidia.caches import load_timing_cache, save_timing_cache
-from edgeseg.engines.options import BuildOptions
+from edgeseg.engines.options import BuildOptions, ShapeRange
 from edgeseg.errors import BackendError
 from edgeseg.files import file_lock
 
@@ -238,17 +238,20 @@ def add_profiles(builder: Any, config: Any, network: Any, request: Request) -> N
     if not free and request.options.shapes:
         fix = "leave --shapes out, or export with --dynamic"
         raise BackendError("--shapes for a network of fixed shapes", "free dimensions", fix)
+    fixed = next((tuple(item.shape) for item in inputs if item.name == request.input), ())
     for shapes in request.options.shapes:
+        _check_fit(request.input, fixed, shapes)
         profile = builder.create_optimization_profile()
-        try:
-            profile.set_shape(request.input, shapes.min, shapes.opt, shapes.max)
-            added = config.add_optimization_profile(profile)
-        except (ValueError, RuntimeError) as error:
-            raise BackendError(f"--shapes {shapes.min}..{shapes.max}: {error}", fix="shapes of the network's input") from error
-        if added < 0:
-            raise BackendError(
-                f"--shapes {shapes.min}..{shapes.max} do not fit input {request.input!r}", fix="shapes of that input"
-            )
+        profile.set_shape(request.input, shapes.min, shapes.opt, shapes.max)
+        if config.add_optimization_profile(profile) < 0:
+            raise BackendError(f"--shapes {shapes.min} to {shapes.max}: refused as a profile", fix="other shapes")
+
+
+def _check_fit(name: str, sizes: tuple[int, ...], shapes: ShapeRange) -> None:
+    for shape in (shapes.min, shapes.max):
+        if len(shape) != len(sizes) or any(size not in (-1, want) for size, want in zip(sizes, shape, strict=True)):
+            free = tuple("free" if size < 0 else size for size in sizes)
+            raise BackendError(f"--shapes {shape} for input {name!r}", f"{free}", "shapes of that input")
 
 
 # --- DLA ---------------------------------------------------------------------------------------------------------

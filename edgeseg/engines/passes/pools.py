@@ -11,7 +11,17 @@ from typing import Any
 
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
-from calibration.graph import STANDARD_DOMAINS, Index, attributes, index, remove_dead, set_attribute, tensor_names, unique_name
+from calibration.graph import (
+    STANDARD_DOMAINS,
+    Index,
+    attributes,
+    forget_types,
+    index,
+    remove_dead,
+    set_attribute,
+    tensor_names,
+    unique_name,
+)
 from edgeseg.ops.functions import DOMAIN, Shape, declare, known_shapes
 
 _LARGEST_WINDOW = 256  # a code is one byte
@@ -27,6 +37,7 @@ def pools_to_ours(model: ModelProto) -> None:
     for node in graph.node:
         if _is(node, "MaxPool") and len(node.output) > 1:
             _swap_pool(node, known, shapes)
+            forget_types(graph, node.output[1:])
     for node in graph.node:
         if _is(node, "MaxUnpool"):
             _swap_unpool(node, known, shapes)
@@ -152,6 +163,7 @@ def pools_to_standard(model: ModelProto) -> None:
             for node, _ in readers:
                 _standard_unpool(node, before, shapes, graph, taken)
             _become_standard(pool, "MaxPool")
+            forget_types(graph, pool.output[1:])
 
 
 def _undoes(node: NodeProto, pool: NodeProto, before: tuple[int, ...], shapes: dict[str, Shape]) -> bool:
