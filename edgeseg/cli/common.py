@@ -175,7 +175,11 @@ ModelDataOption = Annotated[
 SplitOption = Annotated[str, typer.Option("--split", metavar="SPLIT", help="Which part of the data set: train, val or test.")]
 BackendOption = Annotated[
     str,
-    typer.Option("--backend", metavar="NAME", help="auto, ort, openvino or torch; auto keeps the fastest whose accuracy holds."),
+    typer.Option(
+        "--backend",
+        metavar="NAME",
+        help="auto, ort, openvino, tensorrt, rtx, ort-cuda or torch; auto keeps the fastest whose accuracy holds.",
+    ),
 ]
 PrecisionOption = Annotated[str, typer.Option("--precision", metavar="NAME", help="fp32, bf16, fp16 or int8; auto tries all.")]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, max=1024, help="CPU threads; all cores by default.")]

@@ -233,6 +233,7 @@ def test_nothing_falls_back_to_the_cpu_unnoticed() -> None:
         refuse_fallback(mixed, CUDA)
 
 
+@pytest.mark.filterwarnings("ignore:Specified provider")
 def test_a_real_session_without_the_provider_is_refused(tmp_path: Path) -> None:
     onnx.save(tiny_graph(), str(tmp_path / "engine.onnx"))
     with pytest.raises(BackendError, match=r"5 nodes would run on the CPU, the first 'stem' \(Conv\)"):
@@ -321,10 +322,46 @@ def test_fp16_keeps_float32_at_the_edges() -> None:
 def test_plugins_are_named_as_the_tensorrt_provider_declares_them() -> None:
     graph = lowered(pooled(), "fp32", {**PLAIN, "tensorrt": True, "plugins": "/opt/libedgeseg_trt.so"})
     ours = [node for node in graph.graph.node if node.domain == "trt.plugins"]
-    assert [node.op_type for node in ours] == ["MaxPoolArgmax", "MaxUnpool"]
+    assert [node.op_type for node in ours] == ["EdgesegMaxPoolArgmax", "EdgesegMaxUnpool"]
     assert {"plugin_version", "plugin_namespace"} <= {item.name for item in ours[0].attribute}
     assert sorted((entry.domain, entry.version) for entry in graph.opset_import) == [("", 18), ("trt.plugins", 1)]
     assert not graph.functions
+
+
+@pytest.mark.parametrize(
+    ("version", "loads", "library", "used"),
+    [
+        ("10.16.2", True, True, True),
+        ("11.4.0", True, True, False),
+        ("10.16.2", False, True, False),
+        ("10.16.2", True, False, False),
+    ],
+)
+def test_plugins_are_handed_to_the_registry(
+    monkeypatch: pytest.MonkeyPatch, version: str, loads: bool, library: bool, used: bool
+) -> None:
+    asked: list[str] = []
+
+    def load_library(path: str) -> bool:
+        asked.append(path)
+        return loads
+
+    def found() -> Any:
+        if not library:
+            raise BackendError("no TensorRT plugin library there")
+        return SimpleNamespace(path=Path("/opt/libedgeseg_trt.so"), sha256="abc")
+
+    fake = SimpleNamespace(__version__=version, get_plugin_registry=lambda: SimpleNamespace(load_library=load_library))
+    monkeypatch.setitem(sys.modules, "tensorrt", fake)
+    monkeypatch.setattr(ort_cuda, "plugin_library", found)
+    monkeypatch.setattr(ort_cuda, "tensorrt_version", lambda: "10.16.2")
+    ort_cuda._plugins.cache_clear()
+    try:
+        assert ort_cuda._plugins() == ((Path("/opt/libedgeseg_trt.so"), "abc") if used else (None, "none"))
+        ort_cuda._plugins()
+    finally:
+        ort_cuda._plugins.cache_clear()
+    assert len(asked) == int(library and version.startswith("10")), "once a process, and never into another version's registry"
 
 
 # --- the session ---------------------------------------------------------------------------------------------------------
