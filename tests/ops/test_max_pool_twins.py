@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import warnings
 from ctypes import c_int32, c_int64
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx.helper import get_attribute_value
 
 from edgeseg.ops import launch
 from edgeseg.ops.max_pool import (
@@ -347,3 +350,71 @@ def test_torch_agrees() -> None:
         expected = torch.nn.functional.max_unpool2d(*theirs, kernel, stride, pad, output_size=(36, 50)).numpy()
         assert same(max_unpool(*max_pool_argmax(x, window), window, (36, 50)), expected)
         assert same(max_unpool_indices(values, indices, (36, 50)), expected)
+
+
+# --- ONNX's own node tests ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def onnx_cases() -> dict[str, Any]:
+    """The cases of MaxPool and MaxUnpool by name: model, inputs, outputs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # other operators' cases are made with them, overflows and all
+        from onnx.backend.test.loader import load_model_tests
+
+        cases = [case for case in load_model_tests(kind="node") if case.name.startswith(("test_maxpool", "test_maxunpool"))]
+    return {case.name.removeprefix("test_"): (case.model.graph.node[0], *case.data_sets[0]) for case in cases}
+
+
+def window_of(node: Any, plane: tuple[int, ...], pooled: tuple[int, ...]) -> Window:
+    """The window of a standard node; ``auto_pad`` written out."""
+    options = {item.name: get_attribute_value(item) for item in node.attribute}
+    kernel, strides = tuple(options["kernel_shape"]), tuple(options.get("strides", (1, 1)))
+    pads = tuple(options.get("pads", (0, 0, 0, 0)))
+    if options.get("auto_pad", b"NOTSET").startswith(b"SAME"):
+        sums = [max(0, (pooled[a] - 1) * strides[a] + kernel[a] - plane[a]) for a in (0, 1)]
+        less, more = [size // 2 for size in sums], [size - size // 2 for size in sums]
+        pads = (*less, *more) if options["auto_pad"] == b"SAME_UPPER" else (*more, *less)
+    return Window(kernel, strides, pads)
+
+
+POOL_CASES = [
+    *("default", "pads", "strides", "ceil", "ceil_output_size_reduce_by_one", "same_upper", "same_lower", "uint8"),
+    *("precomputed_pads", "precomputed_strides", "precomputed_same_upper"),
+]
+ARGMAX_CASES = ["pads", "strides"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*(f"maxpool_2d_{case}" for case in POOL_CASES), *(f"maxpool_with_argmax_2d_precomputed_{case}" for case in ARGMAX_CASES)],
+)
+def test_onnx_cases_of_pooling(library: launch.Library, onnx_cases: dict[str, Any], name: str) -> None:
+    node, (x,), expected = onnx_cases[name]
+    window = window_of(node, x.shape[2:], expected[0].shape[2:])
+    order = next((item.i for item in node.attribute if item.name == "storage_order"), 0)
+    x = np.ascontiguousarray(x, np.float32)
+    values, indices = np.empty(expected[0].shape, np.float32), np.empty(expected[0].shape, np.int64)
+    tensors = launch.tensor_of(x), launch.tensor_of(values)
+    library.run("max_pool_indices", launch.MaxPoolIndices(*tensors, indices.ctypes.data, c_window(window), order), 1)
+    assert np.array_equal(values, expected[0])
+    assert len(expected) == 1 or np.array_equal(indices, expected[1])
+    # Whether or not the case has indices, they name the maxima.
+    assert order or np.array_equal(x.ravel()[indices], values)
+    codes = np.empty(values.shape, np.uint8)
+    tensors = [launch.tensor_of(array) for array in (x, values, codes)]
+    library.run("max_pool_argmax", launch.MaxPoolArgmax(*tensors, c_window(window)), 1)
+    assert np.array_equal(values, expected[0])
+
+
+@pytest.mark.parametrize("name", ["maxunpool_export_without_output_shape", "maxunpool_export_with_output_shape"])
+def test_onnx_cases_of_unpooling(library: launch.Library, onnx_cases: dict[str, Any], name: str) -> None:
+    node, (y, indices, *shape), (expected,) = onnx_cases[name]
+    window = window_of(node, expected.shape[2:], y.shape[2:])
+    # This case counts its indices in the plane that the window gives, and fills up to the larger one that is asked for;
+    # our operator counts in its own output, as ONNX Runtime does.
+    size = window.unpooled(*y.shape[2:])
+    found = np.zeros(expected.shape, y.dtype)
+    found[..., : size[0], : size[1]] = unpool_by_index(library, y, indices, size)
+    assert np.array_equal(found, expected)
+    assert not shape or size != expected.shape[2:]
