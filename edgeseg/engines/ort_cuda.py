@@ -124,15 +124,16 @@ def lowered(model: onnx.ModelProto, precision: str, recipe: dict[str, Any]) -> o
 
 
 def as_registered_plugins(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Move nodes of our operators, in place, to the domain in which ONNX Runtime declares TensorRT's plugins."""
-    ours = [node for node in functions.walk(model.graph) if functions.is_ours(node)]
-    for node in ours:
+    """The model with our operators in the domain, and under the names, that ONNX Runtime declares TensorRT's plugins by."""
+    if not any(map(functions.is_ours, functions.walk(model.graph))):
+        return model
+    named = functions.infer(model)  # what a plugin gives ONNX Runtime cannot infer: it is written down
+    for node in filter(functions.is_ours, functions.walk(named.graph)):
         node.domain, node.op_type = PLUGIN_DOMAIN, PREFIX + node.op_type.removeprefix(PREFIX)
-    kept = [entry for entry in model.opset_import if entry.domain != functions.DOMAIN]
-    if ours:
-        del model.opset_import[:]
-        model.opset_import.extend([*kept, helper.make_opsetid(PLUGIN_DOMAIN, 1)])
-    return model
+    kept = [entry for entry in named.opset_import if entry.domain != functions.DOMAIN]
+    del named.opset_import[:]
+    named.opset_import.extend([*kept, helper.make_opsetid(PLUGIN_DOMAIN, 1)])
+    return named
 
 
 def load(directory: Path, precision: str, threads: int) -> CudaSession:

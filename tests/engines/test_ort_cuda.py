@@ -326,6 +326,7 @@ def test_plugins_are_named_as_the_tensorrt_provider_declares_them() -> None:
     assert {"plugin_version", "plugin_namespace"} <= {item.name for item in ours[0].attribute}
     assert sorted((entry.domain, entry.version) for entry in graph.opset_import) == [("", 18), ("trt.plugins", 1)]
     assert not graph.functions
+    assert {value.name for value in graph.graph.value_info} >= {"small", "where"}, "ONNX Runtime cannot infer them"
 
 
 @pytest.mark.parametrize(
