@@ -6,57 +6,13 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgeseg.engines.lowering import to_plugins, to_primitive, to_standard
 from edgeseg.errors import OnnxError
 from edgeseg.ops import functions
-
-FLOAT, INT64, UINT8 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.UINT8
-POOL = {"kernel_shape": [2, 2], "strides": [2, 2]}
-OURS = {"domain": "edgeseg"}
-
-
-def build(
-    nodes: list[NodeProto],
-    inputs: dict[str, Any],
-    outputs: dict[str, Any],
-    constants: dict[str, np.ndarray] | None = None,
-    opset: int = 18,
-) -> ModelProto:
-    """``inputs`` and ``outputs``: name -> shape, or (element type, shape)."""
-
-    def values(items: dict[str, Any]) -> list[onnx.ValueInfoProto]:
-        typed = {name: item if isinstance(item, tuple) else (FLOAT, item) for name, item in items.items()}
-        return [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in typed.items()]
-
-    stored = [numpy_helper.from_array(value, name) for name, value in (constants or {}).items()]
-    graph = helper.make_graph(nodes, "net", values(inputs), values(outputs), stored)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
-    functions.declare(model)
-    return model
-
-
-def run(model: ModelProto, **feeds: np.ndarray) -> list[np.ndarray]:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return list(session.run(None, feeds))
-
-
-def kinds(model: ModelProto) -> list[str]:
-    return [f"{node.domain}::{node.op_type}" if node.domain else node.op_type for node in model.graph.node]
-
-
-def options(model: ModelProto, op_type: str) -> dict[str, Any]:
-    return functions.attributes(next(node for node in model.graph.node if node.op_type == op_type))
-
-
-def noise(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+from tests.engines.graphs import FLOAT, HALF, INT64, OURS, POOL, UINT8, build, kinds, noise, options, run
 
 
 def pooled_and_unpooled(height: int, width: int, size: list[int] | None = None, opset: int = 18, **unpool: Any) -> ModelProto:
@@ -275,9 +231,8 @@ def test_roi_align_becomes_one_level(opset: int, mode: str | None, aligned: int)
 
 
 def test_half_boxes_become_float() -> None:
-    half = TensorProto.FLOAT16
     node = helper.make_node("RoiAlign", ["x", "rois", "batch"], ["y"])
-    inputs = {"x": (half, [1, 2, 8, 8]), "rois": (half, [7, 4]), "batch": (INT64, [7])}
-    lowered = to_plugins(build([node], inputs, {"y": (half, [7, 2, 1, 1])}))
+    inputs = {"x": (HALF, [1, 2, 8, 8]), "rois": (HALF, [7, 4]), "batch": (INT64, [7])}
+    lowered = to_plugins(build([node], inputs, {"y": (HALF, [7, 2, 1, 1])}))
     assert kinds(lowered) == ["Cast", "edgeseg::RoIAlign"]
     assert options(lowered, "Cast")["to"] == FLOAT

@@ -221,7 +221,7 @@ class _Halver:
 
 def round_up(scale: np.ndarray) -> np.ndarray:
     """Positive float32 scales rounded up to values of FP16 (so that no code grows), as float32; at least 2**-24."""
-    nearest = np.clip(scale, SMALLEST, LARGEST).astype(np.float16)
-    short = nearest.astype(np.float32) < scale
-    above = np.nextafter(nearest, np.float16(np.inf))
-    return np.where(short & np.isfinite(above), above, nearest).astype(np.float32)
+    nearest = np.asarray(np.clip(scale, SMALLEST, LARGEST).astype(np.float16))
+    short = (nearest.astype(np.float32) < scale) & (nearest < LARGEST)
+    nearest[short] = np.nextafter(nearest[short], np.float16(np.inf))
+    return nearest.astype(np.float32)
