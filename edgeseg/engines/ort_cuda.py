@@ -57,7 +57,7 @@ def version() -> str:
 
 def supports(precision: str) -> str | None:
     if precision == "int8" and (reason := missing_library(TENSORRT)):
-        # The CUDA provider has no INT8 convolution: a Q/DQ graph would run in float, slower than the float graph.
+        # The CUDA provider has no INT8 convolution: a Q/DQ graph would run in float.
         return f"only ONNX Runtime's TensorRT provider computes in it ({reason})"
     return None
 
@@ -91,7 +91,8 @@ def build(job: BuildJob) -> None:
         # What a provider finds missing, or cannot capture, it tells only when it runs.
         session.run({spec.name: np.zeros_like(spec.empty()) for spec in session.inputs})
         recipe["providers"] = session.providers
-    job.progress(f"runs by {', '.join(f'{name} ({count} nodes)' for name, count in session.providers.items())}")
+    if session.providers:
+        job.progress(f"runs by {', '.join(f'{name} ({count} nodes)' for name, count in session.providers.items())}")
     write_json(job.directory / RECIPE, recipe)
 
 
@@ -142,8 +143,12 @@ def load(directory: Path, precision: str, threads: int) -> CudaSession:
 
 
 def _open(directory: Path, precision: str, threads: int, recipe: dict[str, Any], *, building: bool = False) -> CudaSession:
-    if recipe["plugins"] and _plugins()[0] is None:
-        raise BackendError(f"{recipe['plugins']}: the plugin library is gone", "the one of the build", "edgeseg build --force")
+    if recipe["plugins"]:
+        # The library may have moved, and must be one that may be loaded still; its content is in the engine's key.
+        library = _plugins()[0]
+        if library is None:
+            raise BackendError(f"{recipe['plugins']}: cannot be loaded any more", "our plugin library", "edgeseg build --force")
+        recipe = {**recipe, "plugins": str(library)}
     cuda = Cuda()
     stream = cuda.stream()
     try:
