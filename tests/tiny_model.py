@@ -105,7 +105,7 @@ def calibrated(folder: ModelFolder, seed: int = 3, method: str = "minmax", count
 
     preprocess, spec = Preprocessor(folder.manifest.input), folder.manifest.input
     batches = [{spec.name: np.repeat(preprocess(frame)[:1], spec.batch, axis=0)} for frame in frames(count, seed=seed)]
-    ranges = collect(prepare(onnx.load(str(folder.graph))), batches, method=method)
+    ranges = collect(prepare(onnx.load(str(folder.graph)), keep_domains=("edgeseg",)), batches, method=method)
     ranges.data["preprocessing"] = preprocessing_digest(folder.manifest)
     ranges.save(folder.ranges)
     folder.register("ranges.json")

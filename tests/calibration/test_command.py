@@ -53,6 +53,19 @@ def test_pictures_to_int8(model: Path, pictures: Path, tmp_path: Path, capsys: p
     assert again.read_bytes() == out.read_bytes()
 
 
+def test_functions_are_kept_on_request(tmp_path: Path) -> None:
+    from tests.calibration.test_prepare import shuffled
+
+    model, arrays = tmp_path / "net.onnx", tmp_path / "arrays"
+    onnx.save(shuffled(), model)
+    arrays.mkdir()
+    np.save(arrays / "a.npy", nets.batches(shuffled(), 1)[0]["input"])
+    for options, functions in ([], []), (["--keep-functions", "net"], ["Double"]):
+        out = tmp_path / f"int8_{len(functions)}.onnx"
+        assert main([str(model), "--images", str(arrays), *options, "-o", str(out)]) == 0
+        assert [function.name for function in onnx.load(out).functions] == functions
+
+
 def test_arrays_to_int8(model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "arrays"
     folder.mkdir()

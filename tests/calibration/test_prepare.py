@@ -150,6 +150,49 @@ def test_constants_identities_and_functions_go() -> None:
     assert kinds(prepare(helper.make_model(graph, functions=[body], opset_imports=imports, ir_version=8))) == ["Add"]
 
 
+def shuffled(factor: int = 2, version: int = 17) -> ModelProto:
+    """Conv -> net::Double (a function) -> Conv, where theirs::Halve is another."""
+
+    def function(domain: str, name: str, op_type: str) -> onnx.FunctionProto:
+        two = helper.make_node("Constant", [], ["two"], value_float=float(factor))
+        body = [two, helper.make_node(op_type, ["a", "two"], ["b"], doc_string="as the paper says")]
+        return helper.make_function(domain, name, ["a"], ["b"], body, [helper.make_opsetid("", version)], ["note"])
+
+    b = nets.Builder()
+    x = b.op("Double", [b.conv("input", 3, 4)], domain="net", note=1)
+    model = b.model({"input": [1, 3, 8, 8]}, {b.conv(b.op("Halve", [x], domain="theirs"), 4, 4): 4}, version, check=False)
+    model.opset_import.extend([helper.make_opsetid("net", 1), helper.make_opsetid("theirs", 1)])
+    model.functions.extend([function("net", "Double", "Mul"), function("theirs", "Halve", "Div")])
+    onnx.checker.check_model(model)
+    return model
+
+
+@pytest.mark.parametrize("version", [17, 22])
+def test_functions_of_a_kept_domain_stay_whole(version: int) -> None:
+    model = shuffled(version=version)
+    prepared = prepare(model, ("net",))
+    assert kinds(prepared) == ["Conv", "Double", "Div", "Conv"]
+    assert [function.name for function in prepared.functions] == ["Double"]
+    known = {value.name: value.type.tensor_type for value in prepared.graph.value_info}
+    result = prepared.graph.node[1].output[0]
+    assert known[result].elem_type == TensorProto.FLOAT
+    assert [dim.dim_value for dim in known[result].shape.dim] == [1, 4, 8, 8]
+    if version <= 21:
+        assert_same(model, prepared, nets.batches(model, 1)[0])
+    assert graph_sha256(prepare(prepared, ("net",))) == graph_sha256(prepared)
+    assert kinds(prepare(model)) == ["Conv", "Mul", "Div", "Conv"]
+
+
+def test_hash_sees_what_functions_compute() -> None:
+    one, other = prepare(shuffled(), ("net",)), prepare(shuffled(3), ("net",))
+    other.graph.CopyFrom(one.graph)
+    assert graph_sha256(one) != graph_sha256(other)
+    noted = shuffled()
+    noted.functions[0].doc_string = "another"
+    noted.functions[0].node[1].doc_string = "sentence"
+    assert graph_sha256(prepare(noted, ("net",))) == graph_sha256(one)
+
+
 @pytest.mark.parametrize("version", [9, 11, 22])
 def test_opset_is_brought_into_reach(version: int) -> None:
     b = nets.Builder()

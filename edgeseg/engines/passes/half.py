@@ -4,10 +4,10 @@ Weights and activations become FP16; the network's inputs and outputs stay float
 ``half_rules`` names. In an INT8 graph the type of a scale says what DequantizeLinear gives (opset 19), so what is not
 quantised becomes FP16 through FP16 scales.
 
-Why not ``onnxruntime.transformers.float16`` (onnxconverter-common's, grown on): it takes a whole node or none, so that our
-RoIAlign cannot have float32 boxes beside FP16 features; it writes FP16 scales into opsets whose QuantizeLinear has none and
-rounds them to nearest or to 0, which the codes then no longer match; and it knows nothing of coordinates, sums or an
-epsilon, which it would have to be told node by node.
+Why not ``onnxruntime.transformers.float16`` (onnxconverter-common's, grown on; tried with 1.31): it takes a whole node or
+none, so that our RoIAlign gets FP16 boxes with its FP16 features; it writes FP16 scales into opset 17, whose QuantizeLinear
+has none, and leaves the codes as they were; it puts its Casts behind their readers, which ONNX's checker refuses; and what
+of coordinates, sums and epsilons must stay float32 it would have to be told node by node.
 """
 
 from __future__ import annotations
