@@ -188,6 +188,10 @@ class Library:
         if problem := function(ctypes.byref(args), last):
             raise ValueError(f"{name}: {problem.decode()}")
 
+    def has(self, name: str) -> bool:
+        """Whether ``edgeseg_<name>_<kind>`` is in the library."""
+        return hasattr(self._library, f"edgeseg_{name}_{self.kind}")
+
     def unpool_workspace(self, output: Tensor) -> int:
         """Bytes that ``max_unpool_indices`` needs besides its arrays."""
         function = self._library.edgeseg_max_unpool_indices_workspace
