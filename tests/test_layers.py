@@ -20,13 +20,14 @@ MAY_IMPORT = {
     "data": {"preprocess"},
     "models": {"ops"},
     "ops": set(),
+    "plugins": set(),
     "metrics": set(),
     "native": set(),
     "preprocess": {"native"},
     "postprocess": {"native"},
     "training": {"models", "ops", "data", "metrics", "preprocess", "postprocess"},
     "export": {"models", "ops", "calibration"},
-    "engines": {"preprocess", "postprocess", "native", "calibration", "ops", "models", "metrics", "data", "export"},
+    "engines": {"preprocess", "postprocess", "native", "calibration", "ops", "plugins", "models", "metrics", "data", "export"},
     "report": {"native", "postprocess"},
     "measure": {"engines", "data", "metrics", "calibration", "ops", "preprocess", "postprocess", "native"},
 }
@@ -43,6 +44,9 @@ HEAVY = {
     "av": {"edgeseg_live", "edgeseg.cli"},
     "aiohttp": {"edgeseg_live"},
     "polygraphy": {"edgeseg.measure.polygraphy"},
+    "tensorrt": {"edgeseg.engines.tensorrt"},
+    "tensorrt_rtx": {"edgeseg.engines.rtx"},
+    "cuda": {"edgeseg.engines.nvidia"},
 }
 
 

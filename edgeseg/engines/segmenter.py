@@ -39,6 +39,9 @@ class Segmenter:
         self._full = np.zeros(manifest.input.shape, np.float32) if self._batch > 1 else None
         self._tensor = self.allocate_input()
         self._logits = self._spec.empty() if self._spec.shape is not None else None
+        # Some sessions take a frame to its labels without leaving the device, where kernels for that are built.
+        on_device = getattr(session, "frame_pipeline", None)
+        self._on_device = on_device(manifest) if on_device else None
 
     def _require_names(self) -> None:
         for kind, name, names in (
@@ -78,10 +81,15 @@ class Segmenter:
 
     def __call__(self, frame: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """(H, W, 3) uint8 BGR -> (H, W) uint8 labels at the frame's size."""
+        if self._on_device is not None:
+            labels: np.ndarray = self._on_device(frame, out)
+            return labels
         tensor = self.preprocess(frame, self._tensor)
         return self.decode(self.infer(tensor, self._logits), (frame.shape[0], frame.shape[1]), out)
 
     def close(self) -> None:
+        if self._on_device is not None:
+            self._on_device.close()
         self.session.close()
 
     def __enter__(self) -> Segmenter:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeseg.engines.nvidia.arrays import DeviceArray, device_array
 from edgeseg.engines.nvidia.runner import GraphCache
 from edgeseg.errors import BackendError
 from edgeseg.ops import launch
@@ -52,7 +53,7 @@ def not_covered(session: NvidiaSession, manifest: Manifest) -> str:
 
 
 class FramePipeline:
-    """(H, W, 3) uint8 BGR -> (H, W) uint8 labels on one GPU stream.
+    """(H, W, 3) uint8 BGR, of numpy or on the device, -> (H, W) uint8 labels on one GPU stream.
 
     It shares the session's stream: use one of the two at a time.
 
@@ -66,6 +67,7 @@ class FramePipeline:
         self.session, self.manifest, self.kernels = session, manifest, kernels
         self._graphs = GraphCache(session.cuda, session.stream)
         self._size: tuple[int, int] = (0, 0)
+        self._source = 0  # where the last frame lies on the device
         self._device: dict[str, int] = {}
         self._staging: dict[str, NDArray[Any]] = {}
         spec, output = session.inputs[0], next(item for item in session.outputs if item.name == manifest.output.name)
@@ -78,11 +80,15 @@ class FramePipeline:
         self._mul, self._add = scale_and_offset(manifest.input)
 
     def __call__(self, frame: NDArray[np.uint8], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-        """The labels of ``frame`` at its own size, in ``out`` if it is given."""
-        self._prepare(frame)
-        np.copyto(self._staging["frame"], frame)
-        self._graphs.run(self._size, self._enqueue)
-        self.session.cuda.synchronize(self.session.stream)
+        """The labels of ``frame`` at its own size, in ``out`` if it is given. A frame on the device is read where it is."""
+        cuda, stream = self.session.cuda, self.session.stream
+        found = device_array("frame", frame, stream, lambda other: cuda.wait_for(stream, other))
+        self._prepare(frame if found is None else found)
+        if found is None:
+            np.copyto(self._staging["frame"], frame)
+        self._source = self._device["frame"] if found is None else found.address
+        self._graphs.run((self._size, self._source), self._enqueue)
+        cuda.synchronize(stream)
         labels = np.empty(self._size, np.uint8) if out is None else out
         np.copyto(labels, self._staging["labels"])
         return labels
@@ -110,9 +116,9 @@ class FramePipeline:
         np.copyto(out, self._staging["frame"])
         return out
 
-    def _prepare(self, frame: NDArray[np.uint8]) -> None:
+    def _prepare(self, frame: NDArray[np.uint8] | DeviceArray) -> None:
         """Memory for frames of this size; graphs of the size before go with its memory."""
-        if frame.ndim != 3 or frame.shape[2] != _CHANNELS or frame.dtype != np.uint8 or not frame.size:
+        if len(frame.shape) != 3 or frame.shape[2] != _CHANNELS or np.dtype(frame.dtype) != np.uint8 or 0 in frame.shape:
             raise BackendError(f"frame: {frame.shape} {frame.dtype}", "(height, width, 3) uint8 in BGR order", "convert it")
         size = (frame.shape[0], frame.shape[1])
         if size == self._size:
@@ -127,7 +133,8 @@ class FramePipeline:
     def _enqueue(self) -> None:
         cuda, stream, (height, width) = self.session.cuda, self.session.stream, self._size
         frame, labels = self._staging["frame"], self._staging["labels"]
-        cuda.copy(self._device["frame"], frame.ctypes.data, frame.nbytes, stream)
+        if self._source == self._device["frame"]:
+            cuda.copy(self._source, frame.ctypes.data, frame.nbytes, stream)
         picture = launch.tensor(self._bound[self._input.name], self._input.dtype, self._shapes[0])
         swap = int(self.manifest.input.colour_order == "rgb")
         factors = launch.c_float * 3

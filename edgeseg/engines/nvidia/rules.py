@@ -83,7 +83,7 @@ def _refused_quantisation(node: NodeProto, constants: dict[str, TensorProto]) ->
     if np.any(numpy_helper.to_array(point)):
         return "a zero point that is not 0; TensorRT-RTX quantises symmetrically", again
     if point.data_type == TensorProto.UINT8:
-        return "uint8; TensorRT-RTX quantises to int8", again
+        return "uint8 codes, which TensorRT-RTX reads as int8 without a word", again
     return None
 
 
