@@ -50,7 +50,7 @@ class RoiAlignOptions:
                 0 < s < math.inf for s in self.spatial_scales
             ),
             f"output {self.output_height}x{self.output_width}; expected sides 1..{MAX_BINS}": (
-                1 <= min(self.output_height, self.output_width) and max(self.output_height, self.output_width) <= MAX_BINS
+                min(self.output_height, self.output_width) >= 1 and max(self.output_height, self.output_width) <= MAX_BINS
             ),
             f"sampling_ratio {self.sampling_ratio}; expected 0..{MAX_SAMPLES}": 0 <= self.sampling_ratio <= MAX_SAMPLES,
             f"mode {self.mode!r}; expected avg or max": self.mode in ("avg", "max"),

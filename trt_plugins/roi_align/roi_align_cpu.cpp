@@ -11,9 +11,14 @@
 #include "roi_align_block.h"
 #include "roi_align_taps.h"
 
-// One binary, the instruction set chosen when it is loaded; nothing is fused, so every set gives the same numbers.
+// One binary, the instruction set chosen when it is loaded; nothing is fused, so every set gives the same numbers. By level, not by the
+// name of a CPU: that would leave out the CPUs of other makers.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
-#define ES_CLONES __attribute__((target_clones("default", "arch=haswell", "arch=skylake-avx512"), flatten))
+#if __GNUC__ >= 12
+#define ES_CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4"), flatten))
+#else
+#define ES_CLONES __attribute__((target_clones("default", "avx2"), flatten))
+#endif
 #else
 #define ES_CLONES
 #endif
@@ -133,7 +138,7 @@ inline void maximum_bin(const Part& part, int32_t i, int32_t j, float* best) {
       const T* from = base + y.at[(size_t)r] * part.pitch() + x.at[(size_t)t] * part.pixel();
       const float most = y.weight[(size_t)r] * x.weight[(size_t)t], least = y.least[(size_t)r] * x.least[(size_t)t];
       for (int32_t c = 0; c < part.lanes; ++c) {
-        const float v = to_float(from[c]);
+        const float v = value_at(from, c);
         best[c] = larger(larger(best[c], most * v), least * v);
       }
     }

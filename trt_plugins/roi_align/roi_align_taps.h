@@ -66,38 +66,60 @@ struct Columns {
   }
 };
 
-// sum (n) = weights (R) of rows (R, n), on top of what was there unless `first`; `at`: where in a row each of them is, null: in order.
-template <int R, class T>
-inline void combine(const T* const* rows, const float* weights, bool first, const int32_t* at, int64_t n, float* sum) {
+// A Half's bits by themselves: loops that copy the structure are not vectorised.
+template <class T>
+inline float value_at(const T* from, int64_t i) {
+  return to_float(from[i]);
+}
+inline float value_at(const Half* from, int64_t i) { return half_value_on_host(from[i].bits); }
+
+// sum (n) = weights (R) of rows (R, n), unless First on top of what was there. Spelled out for the vectoriser.
+template <int R, bool First, class T>
+inline void combine(const T* const (&rows)[R], const float (&weights)[R], int64_t n, float* __restrict__ sum) {
+  const T *a = rows[0], *b = rows[R > 1 ? 1 : 0], *c = rows[R > 2 ? 2 : 0], *d = rows[R > 3 ? 3 : 0];
+  const float wa = weights[0], wb = weights[R > 1 ? 1 : 0], wc = weights[R > 2 ? 2 : 0], wd = weights[R > 3 ? 3 : 0];
   for (int64_t i = 0; i < n; ++i) {
-    const int64_t from = at ? at[i] : i;
-    float v = first ? 0.0f : sum[i];
-    for (int r = 0; r < R; ++r) v += weights[r] * to_float(rows[r][from]);
+    float v = wa * value_at(a, i);
+    if (!First) v += sum[i];
+    if (R > 1) v += wb * value_at(b, i);
+    if (R > 2) v += wc * value_at(c, i);
+    if (R > 3) v += wd * value_at(d, i);
     sum[i] = v;
   }
 }
 
-template <int R, class T>
-inline void combine(const T* base, int64_t pitch, const Taps& y, int32_t tap, bool first, const int32_t* at, int64_t n, float* sum) {
+// The same of single columns.
+template <int R, bool First, class T>
+inline void combine_at(const T* const (&rows)[R], const float (&weights)[R], const int32_t* at, int64_t n, float* __restrict__ sum) {
+  for (int64_t i = 0; i < n; ++i) {
+    float v = First ? 0.0f : sum[i];
+    for (int r = 0; r < R; ++r) v += weights[r] * value_at(rows[r], at[i]);
+    sum[i] = v;
+  }
+}
+
+template <int R, bool First, class T>
+inline void combine_taps(const T* base, int64_t pitch, const Taps& y, int32_t tap, const int32_t* at, int64_t n, float* sum) {
   const T* rows[R];
   float weights[R];
   for (int r = 0; r < R; ++r) rows[r] = base + y.at[(size_t)(tap + r)] * pitch, weights[r] = y.weight[(size_t)(tap + r)];
-  at ? combine<R>(rows, weights, first, at, n, sum) : combine<R>(rows, weights, first, nullptr, n, sum);
+  at ? combine_at<R, First>(rows, weights, at, n, sum) : combine<R, First>(rows, weights, n, sum);
 }
 
-// All rows of a bin; 0 where it has none.
+// All rows of a bin, n values of each (`at`: where in a row, null: in order); 0 where the bin has none.
 template <class T>
 inline void combine_rows(const T* base, int64_t pitch, const Taps& y, int32_t bin, const int32_t* at, int64_t n, float* sum) {
   const int32_t begin = y.begin[(size_t)bin], end = y.begin[(size_t)bin + 1];
-  if (begin == end) std::fill_n(sum, n, 0.0f);
-  int32_t i = begin;
-  for (; end - i >= 4; i += 4) combine<4>(base, pitch, y, i, i == begin, at, n, sum);
-  switch (end - i) {
-    case 3: return combine<3>(base, pitch, y, i, i == begin, at, n, sum);
-    case 2: return combine<2>(base, pitch, y, i, i == begin, at, n, sum);
-    case 1: return combine<1>(base, pitch, y, i, i == begin, at, n, sum);
-    default: return;
+  switch (end - begin) {
+    case 0: std::fill_n(sum, n, 0.0f); return;
+    case 1: return combine_taps<1, true>(base, pitch, y, begin, at, n, sum);
+    case 2: return combine_taps<2, true>(base, pitch, y, begin, at, n, sum);
+    case 3: return combine_taps<3, true>(base, pitch, y, begin, at, n, sum);
+    default: combine_taps<4, true>(base, pitch, y, begin, at, n, sum);
   }
+  int32_t i = begin + 4;
+  for (; end - i >= 4; i += 4) combine_taps<4, false>(base, pitch, y, i, at, n, sum);
+  for (; i < end; ++i) combine_taps<1, false>(base, pitch, y, i, at, n, sum);
 }
 
 }  // namespace roi
