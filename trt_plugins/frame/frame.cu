@@ -1,5 +1,5 @@
 // The limits. Preprocess reads at most four neighbours of each output pixel and writes it once: at 720p -> 3x512x512 float that is
-// 2.4 + 3.1 MB, about 1.5 us of an H200's bandwidth, and some 120 operations a pixel, as much again. One thread is one output pixel:
+// 2.8 MB at most and 3.1 MB, and some hundred operations a pixel, which take about as long. One thread is one output pixel:
 // a warp's stores to a plane are then whole sectors in every type, and in the vector formats a pixel is one store of 4 to 16 bytes.
 // Overlay moves 7 bytes a pixel and computes little: a thread takes four pixels, 12 bytes in three words where rows lie at multiples
 // of four bytes, and a block keeps the palette in shared memory, one word a colour.

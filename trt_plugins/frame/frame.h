@@ -19,7 +19,7 @@ enum { ES_FRAME_BGR = 0, ES_FRAME_NV12 = 1, ES_FRAME_DEPTH16 = 2 };
 typedef struct EsPreprocess {
   const void* frame;
   const void* chroma; /* NV12's second plane; null: it follows the first */
-  int64_t stride;     /* bytes between rows; any, negative too (even for DEPTH16) */
+  int64_t stride;     /* bytes between rows; may be negative; of DEPTH16 a multiple of 2 */
   int32_t kind, h, w;
   EsTensor output;       /* (1, C, H, W) float32, float16 or int8, linear or channel-last; C 3 or 1 (luma of BGR and NV12; depth) */
   float mul[3], add[3];  /* output = pixel * mul + add, in the order of the output's channels; for int8 divided by the scale already */
