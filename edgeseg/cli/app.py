@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("edgeseg.cli.export", "Export the trained weights of a model folder to ONNX and check it against PyTorch."),
     "import": ("edgeseg.cli.import_", "Adopt an ONNX file from anywhere as a model folder."),
     "calibrate": ("edgeseg.cli.calibrate", "Find the INT8 ranges of a model on sample images."),
+    "check": ("edgeseg.cli.check", "Tell what a target would refuse in a model, before any build."),
     "build": ("edgeseg.cli.build", "Build an engine for this machine."),
     "eval": ("edgeseg.cli.eval", "Measure the accuracy of a built engine on labelled images."),
     "bench": ("edgeseg.cli.bench", "Measure the latency of a built engine, alone and end to end."),
@@ -34,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "live": ("edgeseg.cli.live", "Run a model on a camera, clip or stream."),
     "inspect": ("edgeseg.cli.inspect", "Show what a model folder holds and verify its files."),
     "cache": ("edgeseg.cli.cache", "List, explain or clear the built engines."),
+    "plugins": ("edgeseg.cli.plugins", "Build or check the TensorRT plugin library."),
     "doctor": ("edgeseg.cli.doctor", "Show what this machine can run, what is missing and how to get it."),
     "demo": ("edgeseg.cli.demo", "Calibrate, build, evaluate and stream a shipped model; end with a report."),
 }
