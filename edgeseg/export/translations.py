@@ -14,7 +14,8 @@ from onnxscript import opset18 as op
 from onnxscript import values
 
 import edgeseg.ops.pytorch.max_pool
-import edgeseg.ops.pytorch.upsample_argmax  # noqa: F401  both register the operators
+import edgeseg.ops.pytorch.roi_align
+import edgeseg.ops.pytorch.upsample_argmax  # noqa: F401  all three register the operators
 from edgeseg.ops.functions import DOMAIN, VERSION
 
 OPERATORS = ("edgeseg", "standard")
@@ -36,11 +37,12 @@ def translations(operators: str) -> Table:
 
 def _operator(name: str, inputs: str, outputs: str, **attributes: str) -> values.Op:
     """A node of ours for the exporter, which wants a schema: values by name, ``*`` for any number, attributes by type."""
-    kinds = {"codes": "C", "labels": "C", "indices": "I", "batch_indices": "I", "rois": "F", "probability": "F"}
+    kinds = {"codes": "C", "labels": "C", "tensors": "A"}
 
     def formal(item: str) -> OpSchema.FormalParameter:
         option = OpSchema.FormalParameterOption.Variadic if item.endswith("*") else OpSchema.FormalParameterOption.Single
-        return OpSchema.FormalParameter(item.rstrip("*"), kinds.get(item, "T"), param_option=option)
+        name = item.rstrip("*")
+        return OpSchema.FormalParameter(name, kinds.get(name, "T"), param_option=option, is_homogeneous=name != "tensors")
 
     schema = OpSchema(
         name,
@@ -51,8 +53,7 @@ def _operator(name: str, inputs: str, outputs: str, **attributes: str) -> values
         type_constraints=[
             ("T", ["tensor(float)", "tensor(float16)"], ""),
             ("C", ["tensor(uint8)"], ""),
-            ("I", ["tensor(int64)"], ""),
-            ("F", ["tensor(float)"], ""),
+            ("A", ["tensor(float)", "tensor(float16)", "tensor(int64)"], ""),
         ],
         attributes=[OpSchema.Attribute(item, getattr(OpSchema.AttrType, kind), "") for item, kind in attributes.items()],
     )
@@ -62,6 +63,10 @@ def _operator(name: str, inputs: str, outputs: str, **attributes: str) -> values
 _WINDOW = {"kernel_shape": "INTS", "strides": "INTS", "pads": "INTS"}
 _max_pool_argmax_node = _operator("MaxPoolArgmax", "x", "y codes", **_WINDOW)
 _max_unpool_node = _operator("MaxUnpool", "y codes", "x", **_WINDOW, output_size="INTS")
+_ROI_ALIGN = {"output_height": "INT", "output_width": "INT", "sampling_ratio": "INT", "mode": "STRING", "aligned": "INT"}
+_PYRAMID = {"spatial_scales": "FLOATS", "canonical_size": "FLOAT", "canonical_level": "INT"}
+# onnxscript gives a variadic input all arguments, those before it too: so it is the only one.
+_roi_align_node = _operator("RoIAlign", "tensors*", "pooled", **_ROI_ALIGN, **_PYRAMID)
 _upsample_argmax_node = _operator("UpsampleArgmax", "logits", "labels", size="INTS", align_corners="INT", threshold="FLOAT")
 
 
@@ -81,6 +86,12 @@ def _max_unpool_codes(
 ) -> Any:
     size = {"output_size": _fixed(output_size, "output_size")} if len(output_size) else {}
     return _max_unpool_node(y, codes, kernel_shape=list(kernel), strides=list(stride), pads=list(pads), **size)
+
+
+def _roi_align(rois: Any, batch_indices: Any, features: Sequence[Any], *settings: Any) -> Any:
+    given = dict(zip([*_ROI_ALIGN, *_PYRAMID], settings, strict=True))
+    given.update(aligned=int(given["aligned"]), spatial_scales=[float(scale) for scale in given["spatial_scales"]])
+    return _roi_align_node(rois, batch_indices, *features, **given)
 
 
 def _upsample_argmax(logits: Any, size: Sequence[Any], align_corners: bool, threshold: float) -> Any:
@@ -130,6 +141,7 @@ def _batch_norm(x: Any, weight: Any, bias: Any, mean: Any, variance: Any, moment
 _ANY: Table = {
     torch.ops.edgeseg.max_pool_argmax.default: _max_pool_argmax,
     torch.ops.edgeseg.max_unpool_codes.default: _max_unpool_codes,
+    torch.ops.edgeseg.roi_align.default: _roi_align,
     torch.ops.edgeseg.upsample_argmax.default: _upsample_argmax,
     torch.ops.aten._native_batch_norm_legit_no_training.default: _batch_norm,
 }

@@ -26,6 +26,7 @@ from edgeseg.manifest import Architecture, ClassInfo, InputSpec, Manifest
 from edgeseg.models.segnet import _even
 from edgeseg.models.weights import load_network
 from edgeseg.ops.pytorch.max_pool import max_pool_argmax, max_pool_indices, max_unpool, max_unpool_codes
+from edgeseg.ops.pytorch.roi_align import roi_align
 from edgeseg.ops.pytorch.upsample_argmax import upsample_argmax
 
 HEIGHT, WIDTH = 32, 48
@@ -169,6 +170,31 @@ def test_codes_are_written_as_functions_or_inlined(written_as: str) -> None:
     assert names == (twice if written_as == "edgeseg" else [])
     assert sorted(function.name for function in graph.functions) == sorted(names)
     assert check_parity(graph, [torch_onnx._case(network, "image", (1, 3, HEIGHT, WIDTH), 2)], 18).max_abs == 0
+
+
+class Boxes(nn.Module):
+    """Features of fixed boxes from two levels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        corners = [[1.0, 2, 9, 12], [0, 0, 47, 31], [20, 5, 30.5, 29], [40, 25, 60, 40]]
+        self.register_buffer("rois", torch.tensor(corners))
+        self.register_buffer("images", torch.zeros(4, dtype=torch.int64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        levels = [x, nn.functional.avg_pool2d(x, 2)]
+        y: Tensor = roi_align(self.rois, self.images, levels, 3, 5, 2, "avg", True, [1.0, 0.5], 16.0, 0)
+        return y
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("written_as", ["edgeseg", "standard"])
+def test_boxes_of_a_pyramid(written_as: str, dynamic: bool) -> None:
+    network = Boxes().eval()
+    graph = to_onnx(network, (1, 3, HEIGHT, WIDTH), "image", "logits", dynamic, written_as)
+    assert [node.op_type for node in graph.graph.node if node.domain] == (["RoIAlign"] if written_as == "edgeseg" else [])
+    shapes = [(1, 3, HEIGHT, WIDTH), (2, 3, 21, 50)] if dynamic else [(1, 3, HEIGHT, WIDTH)]
+    assert check_parity(graph, [torch_onnx._case(network, "image", shape, 4) for shape in shapes], 18).max_abs < 1e-4
 
 
 class Labels(nn.Module):
