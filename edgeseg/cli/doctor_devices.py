@@ -108,10 +108,29 @@ def nvidia() -> Iterator[Finding]:
     )
     compiler = next((line for line in _output(["nvcc", "--version"]) if "release" in line), "")
     yield Finding("nvcc", bool(compiler), compiler or "not found", "building the TensorRT plugins", "install the CUDA toolkit")
-    for name, extra in (("tensorrt", "tensorrt"), ("tensorrt-rtx", "rtx")):
-        installed = package_version(name) or package_version(f"{name}-cu13") or package_version(f"{name}-cu12")
-        fix = f"pip install 'edgeseg[{extra}]'"
-        yield Finding(name, installed is not None, installed or "not installed", "INT8 and FP16 on NVIDIA GPUs", fix)
+    yield _cuda()
+    yield _plugins()
+
+
+def _cuda() -> Finding:
+    from edgeseg.engines.nvidia import device
+
+    found, missing = device.gpu(), device.why_no_gpu()
+    detail = missing if found is None else f"{found.name}, {found.sm}, {found.memory_mb} MiB, driver {found.driver}"
+    fix = missing.partition(": ")[2] if missing == device.MISSING_BINDINGS else "install the NVIDIA driver"
+    return Finding("CUDA", found is not None, detail, "running the engines of tensorrt and rtx", fix)
+
+
+def _plugins() -> Finding:
+    from edgeseg.errors import BackendError
+    from edgeseg.plugins import plugin_library
+
+    purpose = "our operators in TensorRT, and frames that stay on the GPU"
+    try:
+        library = plugin_library()
+    except BackendError as error:
+        return Finding("TensorRT plugins", False, error.what, purpose, error.fix)
+    return Finding("TensorRT plugins", True, f"{library.path}, sha256 {library.sha256[:12]}", purpose)
 
 
 def _output(command: list[str]) -> list[str]:

@@ -31,6 +31,8 @@ _FOR = {
     "ort": "the CPU backend that runs everywhere, calibration, and import",
     "openvino": "the fastest backend on x86 CPUs",
     "torch": "training and export; not needed on a device",
+    "tensorrt": "INT8 and FP16 on servers and Jetsons",
+    "rtx": "INT8 and FP16 on the GPUs of PCs; builds without one",
     "ort-cuda": "ONNX Runtime on NVIDIA GPUs",
 }
 
@@ -79,7 +81,7 @@ def machine() -> Iterator[Finding]:
 
 def backends() -> Iterator[Finding]:
     """Each backend with its version and the precisions this machine runs, or why it is missing."""
-    from edgeseg.engines.session import BACKENDS, get_backend, how_to_install
+    from edgeseg.engines.session import BACKENDS, get_backend, how_to_install, not_runnable
     from edgeseg.errors import BackendError
 
     for name in BACKENDS:
@@ -89,7 +91,8 @@ def backends() -> Iterator[Finding]:
             yield Finding(name, False, error.what, _FOR.get(name, "inference"), how_to_install(name))
             continue
         kinds = [kind for kind in backend.PRECISIONS if backend.supports(kind) is None]
-        yield Finding(name, True, f"{backend.version()}: {', '.join(kinds)}")
+        builds = f"; builds engines, cannot run them here: {reason}" if (reason := not_runnable(backend)) else ""
+        yield Finding(name, True, f"{backend.version()}: {', '.join(kinds)}{builds}")
 
 
 def kernels() -> Iterator[Finding]:

@@ -65,12 +65,13 @@ def build_named(
 
 
 def _standing_in(folder: ModelFolder, adapter: Any, fields: dict[str, Any]) -> Engine | None:
-    """An engine built with other options, perhaps elsewhere, that the backend says serves as well here."""
+    """The newest engine built with other options, perhaps elsewhere, that the backend says serves as well here."""
     serves = getattr(adapter, "serves", lambda found, wanted: False)
-    for engine in engine_cache.engines(folder):
-        if engine.backend == adapter.NAME and serves(engine.info["fields"], fields) and not engine_cache.verify(engine):
-            return engine
-    return None
+    found = [item for item in engine_cache.engines(folder) if item.backend == adapter.NAME and serves(item.info["fields"], fields)]
+    whole = (
+        item for item in sorted(found, key=lambda item: str(item.info["created"]), reverse=True) if not engine_cache.verify(item)
+    )
+    return next(whole, None)
 
 
 def _check_buildable(folder: ModelFolder, backend: str, precision: str) -> None:

@@ -110,3 +110,8 @@ def check_options(backend: str, taken: Collection[str], options: BuildOptions) -
             raise BackendError(f"{flag} {value}", f"{low} to {high}", "choose a value in that range")
     if options.allow_gpu_fallback and options.dla_core is None:
         raise BackendError("--allow-gpu-fallback without --dla", "--dla CORE with it", "add --dla 0, or leave it out")
+
+
+def differ_in_options_alone(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Whether an engine of the key fields ``found`` was built with options and is otherwise the ``wanted`` one without any."""
+    return {name: value for name, value in found.items() if not name.startswith("option.")} == wanted

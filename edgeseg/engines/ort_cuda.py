@@ -25,6 +25,7 @@ from edgeseg.engines.keys import device
 from edgeseg.engines.lowering import to_half, to_plugins, to_standard
 from edgeseg.engines.nvidia.cuda import Cuda
 from edgeseg.engines.nvidia.device import gpu, why_no_gpu
+from edgeseg.engines.options import differ_in_options_alone
 from edgeseg.engines.ort_cuda_libraries import CUDA, TENSORRT, missing_library, tensorrt_version, wrong_package
 from edgeseg.engines.ort_cuda_session import CudaSession
 from edgeseg.engines.passes.scatter import scatter_unpools
@@ -72,8 +73,7 @@ def device_fields() -> dict[str, str]:
 
 def serves(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
     """An engine built with options serves where none are asked for."""
-    options = [name for name in found if name.startswith("option.")]
-    return {name: value for name, value in found.items() if name not in options} == wanted
+    return differ_in_options_alone(found, wanted)
 
 
 # --- building and loading ------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from edgeseg.engines.nvidia.builder import check_targets
 from edgeseg.engines.nvidia.device import gpu, why_no_gpu
 from edgeseg.engines.nvidia.rules import check_for_rtx
 from edgeseg.engines.nvidia.runner import NvidiaSession
+from edgeseg.engines.options import differ_in_options_alone
 from edgeseg.engines.session import BuildJob
 
 NAME = "rtx"
@@ -45,11 +46,9 @@ def device_fields() -> dict[str, str]:
 
 
 def serves(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
-    """An engine built for targets serves where they include the GPU that is here, unless targets were asked for."""
+    """An engine built with options serves where none are asked for, if the GPU that is here is among its targets."""
     here = gpu()
-    if here is None or _TARGETS in wanted or here.sm not in found.get(_TARGETS, ()):
-        return False
-    return {name: value for name, value in found.items() if name != _TARGETS} == wanted
+    return here is not None and here.sm in found.get(_TARGETS, [here.sm]) and differ_in_options_alone(found, wanted)
 
 
 def targets() -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import tensorrt as trt
 
@@ -10,9 +11,11 @@ from edgeseg.engines.lowering import to_plugins
 from edgeseg.engines.nvidia import backend
 from edgeseg.engines.nvidia.device import gpu, why_no_gpu
 from edgeseg.engines.nvidia.runner import NvidiaSession
+from edgeseg.engines.options import differ_in_options_alone
 from edgeseg.engines.session import BuildJob
 from edgeseg.errors import BackendError
 from edgeseg.ops import functions
+from edgeseg.plugins import plugin_library
 
 NAME = "tensorrt"
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -45,11 +48,14 @@ def device_fields() -> dict[str, str]:
 
 def _plugins_sha256() -> str:
     try:
-        from edgeseg.plugins import plugin_library
-
         return plugin_library().sha256
-    except (ImportError, BackendError):
+    except BackendError:
         return "none"
+
+
+def serves(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """An engine built with options serves where none are asked for."""
+    return differ_in_options_alone(found, wanted)
 
 
 def build(job: BuildJob) -> None:
@@ -58,7 +64,7 @@ def build(job: BuildJob) -> None:
     Raises:
         BackendError: the graph or an option is refused, or the plugin library is missing where the graph needs it.
     """
-    model = backend.typed(to_plugins(job.graph()), job.precision)
+    model = backend.named_as_plugins(backend.typed(to_plugins(job.graph()), job.precision))
     ours = any(functions.is_ours(node) for node in functions.walk(model.graph))
     backend.build(job, trt.__name__, model, plugins=backend.plugin_path() if ours else None)
 

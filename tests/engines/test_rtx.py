@@ -58,7 +58,7 @@ def test_shipped_models_are_built(name: str, precision: str, target: str) -> Non
     assert (dtypes.get("int8", 0) > 0) == (precision == "int8")
 
 
-FAMILIES = {
+FAMILIES: dict[str, dict[str, object]] = {
     "segnet": {},
     "fcn8s": {"fc_channels": 32},
     "unet": {"widths": (8, 16, 32)},
@@ -66,7 +66,10 @@ FAMILIES = {
 }
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+SLOW = [pytest.param(name, marks=pytest.mark.slow) if name == "segnet" else name for name in FAMILIES]
+
+
+@pytest.fixture(scope="module", params=SLOW)
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
     torch = pytest.importorskip("torch", reason="torch is not installed: no families to export")
     from edgeseg import models

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx import TensorProto, helper
 
 from edgeseg.cli.app import run
 from edgeseg.engines import cache, load_segmenter
@@ -25,6 +26,7 @@ from edgeseg.engines.options import BuildOptions
 from edgeseg.engines.session import BACKENDS, get_backend, installed
 from edgeseg.errors import BackendError
 from edgeseg.folder import ModelFolder
+from edgeseg.ops import functions
 from tests.engines import fake_tensorrt
 from tests.engines.fake_cuda import FakeCuda
 from tests.tiny_model import HEIGHT, WIDTH, calibrated, frames, tiny_folder
@@ -147,6 +149,40 @@ def test_graph_has_the_types_of_the_precision(adapter: Any, folder: ModelFolder)
         assert ("QuantizeLinear" in operators) == (precision == "int8")
 
 
+def unpooling_graph() -> onnx.ModelProto:
+    """(1, 3, 32, 48) -> pooled with indices, unpooled again."""
+    nodes = [
+        helper.make_node("MaxPool", ["image"], ["pooled", "indices"], "pool", kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("MaxUnpool", ["pooled", "indices"], ["logits"], "unpool", kernel_shape=[2, 2], strides=[2, 2]),
+    ]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, HEIGHT, WIDTH]) for name in ("image", "logits")]
+    graph = helper.make_graph(nodes, "unpooling", values[:1], values[1:])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_operators_without_an_equal_in_tensorrt_become_plugins(
+    adapter: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    made = tiny_folder(tmp_path / "tiny", 3)
+    onnx.save(unpooling_graph(), str(made.graph))
+    made.register(made.graph.name)
+    monkeypatch.setenv("EDGESEG_PLUGINS", str(tmp_path / "nowhere"))
+    with pytest.raises(BackendError, match=r"no TensorRT plugin library there; .*edgeseg plugins build"):
+        build_named(made, "tensorrt", precision)
+    library = tmp_path / "libedgeseg_trt.so"
+    library.write_bytes(b"stands in for the library")
+    monkeypatch.setattr(backend, "plugin_path", lambda: library)
+    engine = build_named(made, "tensorrt", precision)
+    plan = json.loads((engine.directory / "engine.plan").read_bytes())
+    nodes = {node.op_type: node for node in onnx.load_from_string(bytes.fromhex(plan["model"])).graph.node}
+    for name in ("EdgesegMaxPoolArgmax", "EdgesegMaxUnpool"):
+        said = functions.attributes(nodes[name])
+        assert (said["plugin_version"], said["plugin_namespace"]) == ("1", "edgeseg")
+    assert "MaxUnpool" not in nodes
+    assert json.loads((engine.directory / "io.json").read_bytes())["plugins"] is True
+
+
 def test_timing_cache_lies_beside_the_engines_and_goes_with_them(adapter: Any, folder: ModelFolder, tmp_path: Path) -> None:
     build_named(folder, "tensorrt", "fp32", force=True)
     kept = folder.engines / ".timing-tests.engines.fake_tensorrt.cache"
@@ -165,6 +201,18 @@ def test_layers_are_described_as_they_were_built(adapter: Any, folder: ModelFold
     assert "head" in {row[0] for row in found["rows"]}
     assert found["summary"]["dtypes"] == {"float16": len(found["layers"])}
     assert all(item["dla"] for item in found["dla"])
+
+
+def test_the_newest_engine_built_with_options_is_the_one_that_is_opened(adapter: Any, folder: ModelFolder) -> None:
+    cache.clear(folder)
+    for options in (BuildOptions(builder_level=1), BuildOptions(refit=True)):
+        made = build_named(folder, "tensorrt", "fp32", options=options)
+    assert build_named(folder, "tensorrt", "fp32").directory == made.directory
+    assert len(cache.engines(folder)) == 2
+    assert build_named(folder, "tensorrt", "fp32", options=BuildOptions(builder_level=2)).directory != made.directory
+    plain = build_named(folder, "tensorrt", "fp32", force=True)
+    assert not [name for name in plain.info["fields"] if name.startswith("option.")]
+    assert build_named(folder, "tensorrt", "fp32").directory == plain.directory
 
 
 def test_damaged_engine_is_built_again(adapter: Any, folder: ModelFolder) -> None:

@@ -19,6 +19,8 @@ from edgeseg.engines.nvidia.worker import ENGINE, GRAPH
 from edgeseg.engines.session import BuildJob
 from edgeseg.errors import BackendError
 from edgeseg.files import write_json
+from edgeseg.ops import functions
+from edgeseg.plugins import PREFIX, plugin_library
 
 IO = "io.json"
 
@@ -26,6 +28,15 @@ IO = "io.json"
 def typed(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
     """The graph in the types of a precision: FP16 for fp16 and for what int8 leaves in float; inputs and outputs stay float32."""
     return model if precision == "fp32" else to_half(model)
+
+
+def named_as_plugins(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Our operators under the names of their plugins: TensorRT's parser has an answer of its own for some operators' names."""
+    named = onnx.ModelProto()
+    named.CopyFrom(model)
+    for node in filter(functions.is_ours, functions.walk(named.graph)):
+        node.op_type = PREFIX + node.op_type.removeprefix(PREFIX)
+    return named
 
 
 def build(
@@ -103,6 +114,4 @@ def plugin_path() -> Path:
     Raises:
         BackendError: it is missing, or not safe to load; says how to build it.
     """
-    from edgeseg.plugins import plugin_library
-
     return Path(plugin_library().path)

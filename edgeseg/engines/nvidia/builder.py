@@ -103,7 +103,7 @@ def load_plugins(trt: Any, builder: Any, library: Path | None, logger: Any) -> N
     registry = builder.get_plugin_registry()
     if registry is None or not registry.load_library(str(library)):
         reason = logger.cause() if logger.errors else "no creators in it"
-        raise BackendError(f"{library}: cannot be loaded as a plugin library ({reason})", fix="build trt_plugins/ for this machine")
+        raise BackendError(f"{library}: cannot be loaded as a plugin library ({reason})", fix="edgeseg plugins build")
 
 
 def parse(trt: Any, network: Any, config: Any, request: Request, logger: Any) -> None:
@@ -144,8 +144,8 @@ def _ask(error: Any, name: str) -> str:
 _ADVICE = (
     ("zero point", "calibrate and build with the `tensorrt` profile (symmetric ranges)"),
     ("Int32", "a float bias instead of an int32 DequantizeLinear (profile `tensorrt`)"),
-    ("Plugin not found", "an operator that needs a plugin: build trt_plugins/, or rewrite it in standard operators"),
-    ("plugin", "an operator that needs a plugin: build trt_plugins/, or rewrite it in standard operators"),
+    ("Plugin not found", "an operator that needs a plugin: `edgeseg plugins build`, or rewrite it in standard operators"),
+    ("plugin", "an operator that needs a plugin: `edgeseg plugins build`, or rewrite it in standard operators"),
     ("workspace", "a larger --workspace-mb"),
     ("memory", "a smaller --workspace-mb, or a smaller input"),
     ("driver version", "update the NVIDIA driver, or an older library"),

@@ -16,6 +16,7 @@ from edgeseg.engines.nvidia.arrays import DeviceArray, device_array
 from edgeseg.engines.nvidia.runner import GraphCache
 from edgeseg.errors import BackendError
 from edgeseg.ops import launch
+from edgeseg.plugins import plugin_library
 from edgeseg.postprocess.decode import decision_cut
 
 if TYPE_CHECKING:
@@ -31,10 +32,8 @@ def open_pipeline(session: NvidiaSession, manifest: Manifest) -> FramePipeline |
     """A pipeline over the plugin library's kernels; None, and the reason in the log, where there can be none."""
     reason = not_covered(session, manifest)
     try:
-        from edgeseg.plugins import plugin_library
-
         kernels = None if reason else launch.Library(plugin_library().path, "cuda")
-    except (ImportError, OSError, BackendError) as error:
+    except (OSError, BackendError) as error:
         reason = f"no CUDA kernels: {error}"
     if reason or kernels is None:
         log.info("frames are prepared and decoded on the CPU (%s)", reason)

@@ -108,9 +108,7 @@ def open_engine(
     log = Log(trt)
     runtime = trt.Runtime(log.sink)
     if plugins is not None and not runtime.get_plugin_registry().load_library(str(plugins)):
-        raise BackendError(
-            f"{plugins}: cannot be loaded as a plugin library ({log.cause()})", fix="build trt_plugins/ for this machine"
-        )
+        raise BackendError(f"{plugins}: cannot be loaded as a plugin library ({log.cause()})", fix="edgeseg plugins build")
     if hasattr(runtime, "engine_host_code_allowed"):
         runtime.engine_host_code_allowed = True  # version-compatible engines bring their runtime along
     engine = runtime.deserialize_cuda_engine(plan)
