@@ -1,5 +1,4 @@
-// What one thread block does, in two phases with a barrier between: the kernel runs them on the device, and the tests run the very same
-// functions on the host, thread by thread (edgeseg_roi_align_block_cpu).
+// What one thread block of the kernel does, in two phases with a barrier between.
 //
 // A block takes one box and a part of its output. Phase one writes each sample's rows, columns and weights once into shared memory, phase
 // two only multiplies: a thread takes a bin and a group of V channels, reads a sample's weights once for all of them, and has 4 * V values
@@ -180,8 +179,6 @@ ES_HD void add_bin(const Source& channels, const Ys& ys, const Xs& xs, float* be
   }
 }
 
-ES_HD bool partial(const Range& r, const Axis& axis) { return r.begin > 0 || r.end < axis.count; }
-
 template <class T, int V, bool Packed, bool Max>
 ES_HD void pool(const Plan& p, const Tables& tables, int32_t bin, int32_t c, float* best) {
   const Box& box = tables.box;
@@ -193,7 +190,7 @@ ES_HD void pool(const Plan& p, const Tables& tables, int32_t bin, int32_t c, flo
   } else {
     const int32_t pixel = (int32_t)p.features[box.level].pixel;
     const Computed ys = computed(box.y, i, p.args.features[box.level].w * pixel), xs = computed(box.x, j, pixel);
-    if (Max && (partial(ys.range, box.y) || partial(xs.range, box.x))) at_least_zero<V>(best);
+    if (Max && (is_partial(ys.range, box.y) || is_partial(xs.range, box.x))) at_least_zero<V>(best);
     add_bin<V, Max>(channels, ys, xs, best);
   }
   // Divided, not multiplied by an inverse: sums that are exact stay exact, and so do the ties of int8.

@@ -121,6 +121,8 @@ ES_HD Range inside_range(const Axis& a, int32_t bin) {
   return r;
 }
 
+ES_HD bool is_partial(const Range& r, const Axis& a) { return r.begin > 0 || r.end < a.count; }
+
 // Of a position inside the map: the pixel below and the one above; in the last pixel and beyond, that pixel alone.
 ES_HD Sample sample_at(const Axis& a, float at) {
   const float y = at > 0.0f ? at : 0.0f;

@@ -3,12 +3,11 @@
 // (linear) or along the channels of a pixel (all other formats): both are `lanes` values a pixel.
 #include <algorithm>
 #include <atomic>
-#include <memory>
 #include <new>
 #include <vector>
 
 #include "../common/parallel.h"
-#include "roi_align_block.h"
+#include "roi_align_check.h"
 #include "roi_align_taps.h"
 
 // One binary, the instruction set chosen when it is loaded; nothing is fused, so every set gives the same numbers. By level, not by the
@@ -222,20 +221,6 @@ EsStatus pool_boxes(const EsRoiAlign& args, int32_t threads) {
   return starved ? "out of memory; the output is not complete" : nullptr;
 }
 
-// The kernel's blocks and threads, one after the other.
-struct Rehearsal {
-  template <class T, int V, bool Packed, bool Max>
-  EsStatus operator()(const Plan& p, const Mapping& m) const {
-    const auto tables = std::make_unique<Tables>();
-    for (int64_t k = 0; k < p.args.output.n; ++k)
-      for (int32_t part = 0; part < m.parts; ++part) {
-        for (int32_t t = 0; t < kThreads; ++t) fill_tables(p, k, *tables, t, kThreads);
-        for (int32_t t = 0; t < kThreads; ++t) pool_cells<T, V, Packed, Max>(p, m, *tables, k, part, t);
-      }
-    return nullptr;
-  }
-};
-
 }  // namespace
 }  // namespace roi
 }  // namespace edgeseg
@@ -244,11 +229,4 @@ ES_EXPORT EsStatus edgeseg_roi_align_cpu(const EsRoiAlign* args, int32_t threads
   using namespace edgeseg::roi;
   if (EsStatus problem = check(args)) return problem;
   return nothing_to_do(*args) ? nullptr : pool_boxes(*args, threads);
-}
-
-// For the tests: the kernel's own code on the host. Slow.
-ES_EXPORT EsStatus edgeseg_roi_align_block_cpu(const EsRoiAlign* args, int32_t) {
-  using namespace edgeseg::roi;
-  if (EsStatus problem = check(args)) return problem;
-  return nothing_to_do(*args) ? nullptr : dispatch(*args, Rehearsal{});
 }

@@ -38,7 +38,7 @@ struct Taps {
         const Sample s = sample_at(axis, position(axis, bin, i));
         add(s.low, s.low_weight, max), add(s.high, s.high_weight, max);
       }
-      partial.push_back(range.begin > 0 || range.end < axis.count);
+      partial.push_back(is_partial(range, axis));
     }
     begin.push_back((int32_t)at.size());
   }
