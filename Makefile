@@ -24,7 +24,8 @@ SHELL := /bin/bash
 RUN := .venv/bin
 TEST := .venv-test/bin
 PIP := -m pip install --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
-NATIVE := CMakeLists.txt $(wildcard edgeseg/native/CMakeLists.txt edgeseg/native/src/*)
+NATIVE := CMakeLists.txt $(wildcard edgeseg/native/CMakeLists.txt edgeseg/native/src/* \
+  trt_plugins/CMakeLists.txt trt_plugins/*/*.h trt_plugins/*/*_cpu.cpp trt_plugins/common/*)
 PACKAGE := pyproject.toml constraints.txt $(NATIVE)
 
 demo: .venv/installed
