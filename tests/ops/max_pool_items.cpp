@@ -52,6 +52,7 @@ ES_EXPORT int64_t half_orders_that_differ(int32_t from, int32_t step) {
   int64_t differ = 0;
   for (int32_t a = from; a < 65536; a += step)
     for (int32_t b = 0; b < 65536; ++b)
-      differ += wins(Half{(uint16_t)a}, Half{(uint16_t)b}) != wins(half_value_on_host((uint16_t)a), half_value_on_host((uint16_t)b));
+      differ += Order<Half>::wins(Half{(uint16_t)a}, Half{(uint16_t)b}) !=
+                Order<float>::wins(half_value_on_host((uint16_t)a), half_value_on_host((uint16_t)b));
   return differ;
 }

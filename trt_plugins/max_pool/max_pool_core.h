@@ -23,46 +23,64 @@ ES_HD void store_pack(T* to, const Pack<T, V>& values) {
   *reinterpret_cast<Pack<T, V>*>(to) = values;
 }
 
-// Does a later value of a window replace the best so far? Only a greater one, or the window's first NaN.
-ES_HD bool wins(float value, float best) { return !(value <= best) && best == best; }
-ES_HD bool wins(int8_t value, int8_t best) { return value > best; }
-
-// Halves in their order as integers: both zeros are 0, every NaN is the largest. Exact, and without the host's slow conversion.
-ES_HD int16_t half_order(uint16_t bits) {
-  const int16_t magnitude = (int16_t)(bits & 0x7fff), sign = (int16_t)((int16_t)bits >> 15);
-  const int16_t order = (int16_t)((magnitude ^ sign) - sign);
-  return magnitude > 0x7c00 ? (int16_t)0x7fff : order;
+// Does a later value of a window replace the best so far? Only a greater one, or the window's first NaN. As templates, these serve
+// vectors of the host's compiler too.
+template <class F>
+ES_HD auto wins_as_floats(F value, F best) {
+  return !(value <= best) && best == best;
 }
 
-ES_HD bool wins(Half value, Half best) {
-#if defined(__CUDA_ARCH__)
-  return wins(to_float(value), to_float(best));
-#else
-  return half_order(value.bits) > half_order(best.bits);
-#endif
+// Halves, their bits sign-extended, in their order as integers: both zeros are 0, every NaN is the largest. Exact, and without the
+// host's slow conversion.
+template <class I>
+ES_HD I half_order(I bits) {
+  const I magnitude = bits & 0x7fff, sign = bits >> 15;
+  return magnitude > 0x7c00 ? I{} + 0x7fff : (magnitude ^ sign) - sign;
 }
 
+// Which values win over which; specialised for the host's vectors in max_pool_vectors.h.
 template <class T>
-ES_HD void contest(T value, uint8_t code, T& best, uint8_t& best_code) {
-  const bool won = wins(value, best);
+struct Order;
+template <>
+struct Order<float> {
+  static ES_HD bool wins(float value, float best) { return wins_as_floats(value, best); }
+};
+template <>
+struct Order<int8_t> {
+  static ES_HD bool wins(int8_t value, int8_t best) { return value > best; }
+};
+template <>
+struct Order<Half> {
+  static ES_HD bool wins(Half value, Half best) {
+#if defined(__CUDA_ARCH__)
+    return wins_as_floats(to_float(value), to_float(best));
+#else
+    return half_order<int32_t>((int16_t)value.bits) > half_order<int32_t>((int16_t)best.bits);
+#endif
+  }
+};
+
+template <class T, class C>
+ES_HD void contest(T value, C code, T& best, C& best_code) {
+  const auto won = Order<T>::wins(value, best);
   best = won ? value : best;
   best_code = won ? code : best_code;
 }
 
 // The window of four that most networks pool with, a b / c d.
-template <class T>
-ES_HD void pool_four(T a, T b, T c, T d, T& best, uint8_t& code) {
+template <class T, class C>
+ES_HD void pool_four(T a, T b, T c, T d, T& best, C& code) {
   best = a;
-  code = 0;
-  contest(b, 1, best, code);
-  contest(c, 2, best, code);
-  contest(d, 3, best, code);
+  code = C{};
+  contest(b, (C)(C{} + 1), best, code);
+  contest(c, (C)(C{} + 2), best, code);
+  contest(d, (C)(C{} + 3), best, code);
 }
 
-// What a pooled value leaves at the place `code` of its window.
-template <class T>
-ES_HD T unpooled(T value, uint8_t named, uint8_t code) {
-  return named == code ? value : T{};
+// What a pooled value leaves at the place `Code` of its window.
+template <int Code, class T, class C>
+ES_HD T unpooled(T value, C named) {
+  return named == Code ? value : T{};
 }
 
 // Kernel sizes that the compiler knows (0: only the arguments know them).
@@ -95,11 +113,7 @@ ES_HD void pool_window(const T* x, int64_t pixel, int32_t h, int32_t w, const Es
       const int32_t y = top + dy, column = left + dx;
       if (y < 0 || y >= h || column < 0 || column >= w) continue;
       const Pack<T, V> value = load_pack<T, V>(x + ((int64_t)y * w + column) * pixel);
-      for (int v = 0; v < V; ++v) {
-        const bool won = wins(value.at[v], best.at[v]);
-        best.at[v] = won ? value.at[v] : best.at[v];
-        places[v] = won ? dy * kernel_w + dx : places[v];
-      }
+      for (int v = 0; v < V; ++v) contest(value.at[v], dy * kernel_w + dx, best.at[v], places[v]);
     }
   }
 }

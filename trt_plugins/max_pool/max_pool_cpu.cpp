@@ -53,7 +53,7 @@ inline void pool_rows(const EsMaxPoolArgmax& a, int64_t begin, int64_t end) {
     uint8_t* codes = memory<uint8_t>(a.codes) + row * w;
     const T* upper = x + row % h * 2 * a.input.w;
     if (pairs) pool_pairs_row(upper, upper + a.input.w, w, best, codes);
-    else pool_row(x, a.input.h, a.input.w, a.window, (int32_t)(row % h), w, best, codes);
+    else pool_row(x, a.input.h, a.input.w, a.window, (int32_t)(row % h), a.output.w, best, codes);
   }
 }
 
@@ -72,8 +72,8 @@ inline void index_rows(const EsMaxPoolIndices& a, int64_t begin, int64_t end) {
   for (int32_t code = 0; code < 256; ++code) places[code] = code / a.window.kernel_w * down + code % a.window.kernel_w * right;
   for (int64_t row = begin; row < end; ++row) {
     const int64_t number = row / h, i = row % h;
-    pool_row(memory<T>(a.input) + number * plane, a.input.h, a.input.w, a.window, (int32_t)i, w, memory<T>(a.output) + row * w,
-             codes.data());
+    pool_row(memory<T>(a.input) + number * plane, a.input.h, a.input.w, a.window, (int32_t)i, a.output.w,
+             memory<T>(a.output) + row * w, codes.data());
     const int64_t corner = number * plane + (i * a.window.stride_h - a.window.pad_top) * down - a.window.pad_left * right;
     for (int64_t j = 0; j < w; ++j) a.indices[row * w + j] = corner + j * a.window.stride_w * right + places[codes[(size_t)j]];
   }
@@ -85,13 +85,24 @@ ES_CLONES void rows(Type<int8_t>, const EsMaxPoolIndices& a, int64_t begin, int6
 
 // --- unpooling: rows of pairs, or whole planes ---
 
-template <class T>
+template <bool Streamed, class T>
 inline void unpool_rows(const EsMaxUnpool& a, int64_t begin, int64_t end) {
   const int64_t w = a.input.w;
   for (int64_t row = begin; row < end; ++row) {
     T* upper = memory<T>(a.output) + row * 2 * a.output.w;
-    unpool_pairs_row(memory<T>(a.input) + row * w, memory<uint8_t>(a.codes) + row * w, w, upper, upper + a.output.w);
+    unpool_pairs_row<Streamed>(memory<T>(a.input) + row * w, memory<uint8_t>(a.codes) + row * w, w, upper, upper + a.output.w);
   }
+  if (Streamed) end_stream();
+}
+
+// Planes larger than the caches are written past them.
+constexpr int64_t kStreamedBytes = 8 << 20;
+
+template <class T>
+inline void unpool_rows(const EsMaxUnpool& a, int64_t begin, int64_t end) {
+  const bool whole = a.input.w % kLanes<T> == 0 && aligned(a.output.data, 16);
+  if (whole && count_of(a.output) * (int64_t)sizeof(T) >= kStreamedBytes) unpool_rows<true, T>(a, begin, end);
+  else unpool_rows<false, T>(a, begin, end);
 }
 
 ES_CLONES void rows(Type<float>, const EsMaxUnpool& a, int64_t begin, int64_t end) { unpool_rows<float>(a, begin, end); }

@@ -197,10 +197,10 @@ struct UnpoolPairs {
     const Pack<uint8_t, N> named = load_pack<uint8_t, N>(codes + item * N);
     Pack<T, 2 * N> upper, lower;
     for (int k = 0; k < N; ++k) {
-      upper.at[2 * k] = unpooled(values.at[k], named.at[k], 0);
-      upper.at[2 * k + 1] = unpooled(values.at[k], named.at[k], 1);
-      lower.at[2 * k] = unpooled(values.at[k], named.at[k], 2);
-      lower.at[2 * k + 1] = unpooled(values.at[k], named.at[k], 3);
+      upper.at[2 * k] = unpooled<0>(values.at[k], named.at[k]);
+      upper.at[2 * k + 1] = unpooled<1>(values.at[k], named.at[k]);
+      lower.at[2 * k] = unpooled<2>(values.at[k], named.at[k]);
+      lower.at[2 * k + 1] = unpooled<3>(values.at[k], named.at[k]);
     }
     store_pack(top, upper);
     store_pack(top + w, lower);

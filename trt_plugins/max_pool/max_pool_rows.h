@@ -1,82 +1,112 @@
-// The pools over rows of linear memory, written so that a compiler makes vectors of them. Only the CPU twins use these; the arithmetic
-// is max_pool_core.h's.
+// The pools over rows of linear memory, a vector at a time. Only the CPU twins use these; the arithmetic is max_pool_core.h's.
 #pragma once
 
 #include <algorithm>
-#include <cstring>
 
 #include "max_pool_check.h"
-#include "max_pool_core.h"
+#include "max_pool_vectors.h"
 
 namespace edgeseg {
 
-// Which columns j of the pooled row have column j * stride + offset inside a plane of width w.
-struct Columns {
-  int64_t begin, end;
-};
-
-inline Columns columns_inside(int64_t offset, int64_t stride, int64_t w, int64_t pooled_w) {
-  const int64_t begin = offset < 0 ? (-offset + stride - 1) / stride : 0;
-  const int64_t last = w - 1 - offset;
-  return {begin, last < 0 ? 0 : std::min(pooled_w, last / stride + 1)};
-}
-
-// Values and codes of a pooled row become those of each window's first place inside the plane.
-template <class T>
-void start_row(const T* row, const EsWindow& window, int32_t first_y, int64_t pooled_w, T* __restrict best, uint8_t* __restrict codes) {
-  const int64_t inside = std::min<int64_t>(pooled_w, ((int64_t)window.pad_left + window.stride_w - 1) / window.stride_w);
-  for (int64_t j = 0; j < inside; ++j) {
-    best[j] = row[0];
-    codes[j] = (uint8_t)(first_y * window.kernel_w + window.pad_left - j * window.stride_w);
+// block(j) for every vector of [begin, end); the last one overlaps the one before, its work done twice. one(j) where none fits.
+template <int Lanes, class Block, class One>
+inline void in_vectors(int64_t begin, int64_t end, const Block& block, const One& one) {
+  if (end - begin < Lanes) {
+    for (int64_t j = begin; j < end; ++j) one(j);
+    return;
   }
-  for (int64_t j = inside; j < pooled_w; ++j) best[j] = row[j * window.stride_w - window.pad_left];
-  if (inside < pooled_w) std::memset(codes + inside, first_y * window.kernel_w, (size_t)(pooled_w - inside));
+  int64_t j = begin;
+  for (; j + Lanes <= end; j += Lanes) block(j);
+  if (j < end) block(end - Lanes);
 }
 
-// One place of every window of a row against the best so far.
-template <int Stride, class T>
-inline void contest_row(const T* __restrict from, int64_t stride, int64_t count, uint8_t code, T* __restrict best,
-                        uint8_t* __restrict codes) {
-  const int64_t step = Stride ? Stride : stride;
-  for (int64_t j = 0; j < count; ++j) contest(from[j * step], code, best[j], codes[j]);
-}
-
-// Row i of one plane, any window.
+// Two pairs of rows ahead: a CPU's own prefetching loses the thread where one pair ends and the next begins.
 template <class T>
-inline void pool_row(const T* x, int32_t h, int32_t w, const EsWindow& window, int32_t i, int64_t pooled_w, T* best, uint8_t* codes) {
-  const int32_t top = i * window.stride_h - window.pad_top, first_y = first_inside(top);
-  start_row(x + (int64_t)(top + first_y) * w, window, first_y, pooled_w, best, codes);
-  for (int32_t dy = first_y; dy < window.kernel_h && top + dy < h; ++dy) {
-    for (int32_t dx = 0; dx < window.kernel_w; ++dx) {
-      const int64_t offset = dx - window.pad_left, stride = window.stride_w;
-      const Columns c = columns_inside(offset, stride, w, pooled_w);
-      const T* from = x + (int64_t)(top + dy) * w + c.begin * stride + offset;
-      const uint8_t code = (uint8_t)(dy * window.kernel_w + dx);
-      if (stride == 1) contest_row<1>(from, stride, c.end - c.begin, code, best + c.begin, codes + c.begin);
-      else if (stride == 2) contest_row<2>(from, stride, c.end - c.begin, code, best + c.begin, codes + c.begin);
-      else contest_row<0>(from, stride, c.end - c.begin, code, best + c.begin, codes + c.begin);
-    }
-  }
+inline void fetch_ahead(const T* from, int64_t elements) {
+  __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(from) + (uintptr_t)elements * sizeof(T)));
 }
 
 // A row of windows of 2x2 at stride 2.
 template <class T>
-inline void pool_pairs_row(const T* __restrict upper, const T* __restrict lower, int64_t count, T* __restrict best,
-                           uint8_t* __restrict codes) {
-  for (int64_t j = 0; j < count; ++j) pool_four(upper[2 * j], upper[2 * j + 1], lower[2 * j], lower[2 * j + 1], best[j], codes[j]);
+inline void pool_pairs_row(const T* upper, const T* lower, int64_t count, T* best, uint8_t* codes) {
+  const int64_t ahead = 4 * (lower - upper);
+  const auto vector = [&](int64_t j) {
+    typename Vector<T>::values a, b, c, d, won;
+    typename Vector<T>::ints code;
+    fetch_ahead(upper + 2 * j, ahead);
+    fetch_ahead(lower + 2 * j, ahead);
+    load_pairs(upper + 2 * j, a, b);
+    load_pairs(lower + 2 * j, c, d);
+    pool_four(a, b, c, d, won, code);
+    store_values<false>(best + j, won);
+    store_codes<T>(codes + j, code);
+  };
+  const auto one = [&](int64_t j) {
+    pool_four(upper[2 * j], upper[2 * j + 1], lower[2 * j], lower[2 * j + 1], best[j], codes[j]);
+  };
+  in_vectors<kLanes<T>>(0, count, vector, one);
 }
 
+// Streamed: see store_values; the row is a whole number of vectors then.
+template <bool Streamed, class T>
+inline void unpool_pairs_row(const T* values, const uint8_t* codes, int64_t count, T* upper, T* lower) {
+  const auto vector = [&](int64_t j) {
+    const auto value = load_values(values + j);
+    const auto code = load_codes<T>(codes + j);
+    store_pairs<Streamed>(upper + 2 * j, unpooled<0>(value, code), unpooled<1>(value, code));
+    store_pairs<Streamed>(lower + 2 * j, unpooled<2>(value, code), unpooled<3>(value, code));
+  };
+  const auto one = [&](int64_t j) {
+    upper[2 * j] = unpooled<0>(values[j], codes[j]);
+    upper[2 * j + 1] = unpooled<1>(values[j], codes[j]);
+    lower[2 * j] = unpooled<2>(values[j], codes[j]);
+    lower[2 * j + 1] = unpooled<3>(values[j], codes[j]);
+  };
+  in_vectors<kLanes<T>>(0, count, vector, one);
+}
+
+// --- any window ---
+
+template <int Stride, class T>
+inline typename Vector<T>::values load_strided(const T* from) {
+  if constexpr (Stride == 1) return load_values(from);
+  else return load_even(from);
+}
+
+// Windows begin .. end - 1 of row i, none of which reaches over the plane's left or right edge.
+template <int Stride, class T, class One>
+inline void pool_inside(const T* x, int32_t h, int32_t w, const EsWindow& window, int32_t i, int64_t begin, int64_t end, T* best,
+                        uint8_t* codes, const One& one) {
+  const int32_t top = i * window.stride_h - window.pad_top, first = first_inside(top), last = std::min(window.kernel_h, h - top);
+  in_vectors<kLanes<T>>(begin, end, [&](int64_t j) {
+    const T* row = x + (int64_t)(top + first) * w + j * Stride - window.pad_left;
+    auto code = same_code<T>(first * window.kernel_w), named = code;
+    auto won = load_strided<Stride>(row);
+    for (int32_t dy = first; dy < last; ++dy, row += w) {
+      for (int32_t dx = 0; dx < window.kernel_w; ++dx, code += 1) contest(load_strided<Stride>(row + dx), code, won, named);
+    }
+    store_values<false>(best + j, won);
+    store_codes<T>(codes + j, named);
+  }, one);
+}
+
+// Row i of one plane.
 template <class T>
-inline void unpool_pairs_row(const T* __restrict values, const uint8_t* __restrict codes, int64_t count, T* __restrict upper,
-                             T* __restrict lower) {
-  for (int64_t j = 0; j < count; ++j) {
-    const T value = values[j];
-    const uint8_t code = codes[j];
-    upper[2 * j] = unpooled(value, code, 0);
-    upper[2 * j + 1] = unpooled(value, code, 1);
-    lower[2 * j] = unpooled(value, code, 2);
-    lower[2 * j + 1] = unpooled(value, code, 3);
-  }
+inline void pool_row(const T* x, int32_t h, int32_t w, const EsWindow& window, int32_t i, int32_t pooled_w, T* best, uint8_t* codes) {
+  const auto one = [&](int64_t j) {
+    Pack<T, 1> won;
+    int32_t place[1];
+    pool_window<Kernel<0, 0>>(x, 1, h, w, window, i, (int32_t)j, won, place);
+    best[j] = won.at[0];
+    codes[j] = (uint8_t)place[0];
+  };
+  const int32_t stride = window.stride_w, room = w + window.pad_left - window.kernel_w;
+  const int32_t begin = std::min(pooled_w, (window.pad_left + stride - 1) / stride);
+  const int32_t end = stride > 2 || room < 0 ? begin : std::max(begin, std::min(pooled_w, room / stride + 1));
+  for (int32_t j = 0; j < begin; ++j) one(j);
+  if (stride == 1) pool_inside<1>(x, h, w, window, i, begin, end, best, codes, one);
+  if (stride == 2) pool_inside<2>(x, h, w, window, i, begin, end, best, codes, one);
+  for (int32_t j = end; j < pooled_w; ++j) one(j);
 }
 
 // A whole plane, any window: zeros, then every value in row-major order, so that the later stays.
