@@ -7,10 +7,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import onnx
 
 from calibration.graph import opset
+from calibration.prepare import remove_identities
 from edgeseg.engines.passes.absorb import absorb
 from edgeseg.engines.passes.half import halve
 from edgeseg.engines.passes.operators import labels_to_ours, roi_align_to_ours
@@ -58,7 +60,7 @@ def to_standard(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     lowered = functions.detach(model)
     pools_to_standard(lowered)
-    return functions.inline(functions.attach(lowered, "standard"))
+    return _with_bodies(lowered, "standard")
 
 
 def to_plugins(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -87,7 +89,7 @@ def to_primitive(model: onnx.ModelProto) -> onnx.ModelProto:
         return lowered
     if opset(lowered) < functions.BODY_OPSETS[0]:
         lowered = _swapped(raise_opset(functions.inline(model), functions.BODY_OPSETS[0]))
-    return functions.inline(functions.attach(lowered, "primitive"))
+    return _with_bodies(lowered, "primitive")
 
 
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -108,10 +110,27 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def lower_for_openvino(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy that OpenVINO's ONNX reader takes: model-local functions inlined, MaxUnpool written as ScatterElements."""
-    lowered = to_standard(model)
+    """A copy that OpenVINO's ONNX reader takes: functions inlined, MaxUnpool as ScatterElements, RoiAlign's maximum as ours.
+
+    OpenVINO's RoiAlign takes the largest sample where ONNX's takes the largest weighted corner of a sample.
+    """
+    lowered = functions.detach(model)
+    pools_to_standard(lowered)
+    roi_align_to_ours(lowered, mode="max")
+    lowered = _with_bodies(lowered, lambda node: "primitive" if _is_largest(node) else "standard")
     scatter_unpools(lowered)
     return lowered
+
+
+def _is_largest(node: onnx.NodeProto) -> bool:
+    return functions.attributes(node).get("mode") == "max"
+
+
+def _with_bodies(model: onnx.ModelProto, kind: str | Callable[[onnx.NodeProto], str]) -> onnx.ModelProto:
+    """The model with our operators' bodies in their place, and what they only hand on (OpenVINO renames inputs behind it) gone."""
+    inlined = functions.infer(functions.inline(functions.attach(model, kind)))
+    remove_identities(inlined.graph)
+    return inlined
 
 
 def _swapped(model: onnx.ModelProto) -> onnx.ModelProto:

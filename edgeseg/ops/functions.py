@@ -91,13 +91,13 @@ def attributes(node: NodeProto) -> dict[str, Any]:
     return {name: value.decode() if isinstance(value, bytes) else value for name, value in values.items()}
 
 
-def attach(model: ModelProto, kind: str = "standard") -> ModelProto:
+def attach(model: ModelProto, kind: str | Callable[[NodeProto], str] = "standard") -> ModelProto:
     """A copy in which every node of ours has a function body of ``kind``; bodies that were there are replaced.
 
     Nodes whose bodies are equal share one function. Bodies are told the shapes that inference finds; primitive ones need them.
 
     Args:
-        kind: "standard" or "primitive", a field of ``Bodies``.
+        kind: "standard" or "primitive", a field of ``Bodies``; or what says so for each node.
 
     Raises:
         OnnxError: an operator that this version does not have.
@@ -110,7 +110,7 @@ def attach(model: ModelProto, kind: str = "standard") -> ModelProto:
     made: dict[str, list[FunctionProto]] = {}
     for node in nodes:
         inputs = [shapes.get(name) if name else None for name in node.input]
-        make: Body = getattr(bodies(node.op_type), kind)
+        make: Body = getattr(bodies(node.op_type), kind if isinstance(kind, str) else kind(node))
         _assign(node, make, inputs, made.setdefault(node.op_type, []), _standard_opset(attached))
     attached.functions.extend(function for functions in made.values() for function in functions)
     return attached

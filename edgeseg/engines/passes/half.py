@@ -178,8 +178,6 @@ class _Halver:
     def _takes_half(self, node: NodeProto, place: int) -> bool:
         if node.domain == DOMAIN:
             return place not in _FLOAT_INPUTS.get(key(node), ())
-        if node.op_type == "GridSample" and place == 1:
-            return False
         schema = onnx.defs.get_schema(node.op_type, self.version, "")
         formal = schema.inputs[min(place, len(schema.inputs) - 1)]
         return "tensor(float16)" in formal.types

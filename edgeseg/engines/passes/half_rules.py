@@ -30,7 +30,8 @@ SUMS = frozenset({
 LONGEST_SUM = 256  # elements of an average that FP16 may sum up
 RANGES = frozenset({"Exp", "Log", "Pow", "Sqrt", "Reciprocal", "Softplus"})
 # Whole numbers, coordinates or an order that FP16 would not keep.
-EXACT = frozenset({"TopK", "Range", "Floor", "Ceil", "Round", "Mod", "NonMaxSuppression", "RoiAlign", "AffineGrid"})
+# GridSample: TensorRT wants one type for the map and its coordinates.
+EXACT = frozenset({"GridSample", "TopK", "Range", "Floor", "Ceil", "Round", "Mod", "NonMaxSuppression", "RoiAlign", "AffineGrid"})
 # Operator -> inputs that hold coordinates, sizes or factors; all that computes them stays float32 too.
 COORDINATES = {
     "Resize": (1, 2), "GridSample": (1,), "RoiAlign": (1,), "NonMaxSuppression": (0, 1), "Floor": (0,), "Ceil": (0,),

@@ -22,13 +22,16 @@ _MOST_CLASSES = 256  # a label is one byte
 _LABEL_TYPES = (TensorProto.UINT8, TensorProto.INT32, TensorProto.INT64)
 
 
-def roi_align_to_ours(model: ModelProto) -> None:
-    """Make each standard RoiAlign (opset 10, 16, 22) a RoIAlign of one level, in place; boxes become float32."""
+def roi_align_to_ours(model: ModelProto, mode: str = "") -> None:
+    """Make each standard RoiAlign (opset 10, 16, 22), or those of a ``mode``, a RoIAlign of one level, in place.
+
+    Boxes become float32.
+    """
     graph = model.graph
     types, taken = element_types(infer(model).graph), tensor_names(graph)
     nodes: list[NodeProto] = []
     for node in graph.node:
-        if node.domain in STANDARD_DOMAINS and node.op_type == "RoiAlign":
+        if node.domain in STANDARD_DOMAINS and node.op_type == "RoiAlign" and mode in ("", attributes(node).get("mode", "avg")):
             nodes += _roi_align(node, opset(model), types, taken)
         else:
             nodes.append(node)
