@@ -17,6 +17,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from edgeseg.errors import OnnxError
 from edgeseg.onnx_guard import node_tensors
 from edgeseg.onnx_structure import check_opsets, check_structure, dimensions
+from edgeseg.ops.functions import DOMAIN
 
 OPSET_MIN, OPSET_MAX = 13, 21
 _IR_VERSION = 8
@@ -49,8 +50,11 @@ def drop_initialiser_inputs(model: ModelProto) -> int:
 
 
 def inline_functions(model: ModelProto) -> ModelProto:
-    """The model with its local functions replaced by their bodies: OpenVINO and the quantiser take no functions."""
-    return onnx.inliner.inline_local_functions(model) if model.functions else model
+    """The graph without model-local functions but for our own operators, which every step from here on knows."""
+    ours = [(function.domain, function.name) for function in model.functions if function.domain == DOMAIN]
+    if len(ours) == len(model.functions):
+        return model
+    return onnx.inliner.inline_selected_functions(model, ours, exclude=True)
 
 
 # --- opset -------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from onnx import numpy_helper
 from edgeseg.errors import EdgesegError, OnnxError
 from edgeseg.export.adopt import AdoptOptions, adopt, palette, write_folder
 from edgeseg.onnx_guard import load_onnx
+from edgeseg.ops.functions import attach, declare
 
 H, W, CLASSES = 8, 12, ["road", "car", "sky"]
 RNG = np.random.default_rng(3)
@@ -245,6 +246,21 @@ def test_local_functions_are_inlined(tmp_path: Path) -> None:
     result = adopted(tmp_path, model)
     assert {node.op_type for node in result.model.graph.node} == {"Conv", "Relu"}
     assert not result.model.functions
+
+
+def test_our_own_operators_stay_whole(tmp_path: Path) -> None:
+    window = {"kernel_shape": [2, 2], "strides": [2, 2], "domain": "edgeseg"}
+    nodes = [
+        conv(),
+        h.make_node("MaxPoolArgmax", ["c"], ["p", "codes"], **window),
+        h.make_node("MaxUnpool", ["p", "codes"], ["y"], **window),
+    ]
+    model = build(nodes, [weight("w", 3, 3, 3, 3)], 18)
+    declare(model)
+    onnx.save(attach(model), tmp_path / "net.onnx")
+    result = adopt(tmp_path / "net.onnx", OPTIONS)
+    assert [node.op_type for node in result.model.graph.node if node.domain] == ["MaxPoolArgmax", "MaxUnpool"]
+    assert {function.name for function in result.model.functions} == {"MaxPoolArgmax", "MaxUnpool"}
 
 
 def test_a_graph_with_two_inputs_is_refused(tmp_path: Path) -> None:
