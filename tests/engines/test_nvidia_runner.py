@@ -203,6 +203,7 @@ def test_contexts_and_graphs_are_bounded() -> None:
         tensor = image(1, 16, width)
         session.run({"image": tensor})
         session.run({"image": tensor})
+        assert {key[0] for key in session.graphs._graphs} <= set(session._contexts), "a graph outlived its context"
     assert len(session._contexts) <= 4
     assert len(session.cuda.graphs) <= 8
     session.close()

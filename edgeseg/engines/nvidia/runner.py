@@ -273,10 +273,8 @@ class NvidiaSession(SessionBase):
         if tensor.capacity < size or not tensor.address:
             self.cuda.synchronize(self.stream)
             if tensor.address:
-                old = tensor.address
-                self.graphs.drop(lambda key: any(address == old for _, address in key[1]))
+                self.cuda.free(tensor.address)
                 tensor.address, tensor.capacity = 0, 0
-                self.cuda.free(old)
             tensor.address, tensor.capacity = self.cuda.malloc(size), size
         return tensor.address
 
