@@ -141,6 +141,8 @@ def _swapped(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _name_plugin(node: onnx.NodeProto) -> None:
-    # TensorRT's parser looks a plugin up by operator name and these two attributes.
-    for name, value in (("plugin_version", PLUGIN_VERSION), ("plugin_namespace", PLUGIN_NAMESPACE)):
-        node.attribute.append(onnx.helper.make_attribute(name, value))
+    # TensorRT's parser looks a plugin up by operator name and the first two; a plugin is not told how many results are read.
+    more: dict[str, str | int] = {"plugin_version": PLUGIN_VERSION, "plugin_namespace": PLUGIN_NAMESPACE}
+    if node.op_type == "UpsampleArgmax" and len(node.output) > 1 and node.output[1]:
+        more["probability"] = 1
+    node.attribute.extend(onnx.helper.make_attribute(name, value) for name, value in more.items())

@@ -210,6 +210,14 @@ def test_scales_that_do_not_meet_the_sizes_stay() -> None:
         assert (kinds(lowered) == ["edgeseg::UpsampleArgmax"]) == fused
 
 
+@pytest.mark.parametrize("outputs", [["y"], ["y", "p"]])
+def test_the_plugin_is_told_of_its_second_output(outputs: list[str]) -> None:
+    node = helper.make_node("UpsampleArgmax", ["x"], outputs, size=[8, 8], **OURS)
+    made = {"y": (UINT8, [1, 8, 8]), "p": [1, 8, 8]}
+    lowered = to_plugins(build([node], {"x": [1, 3, 4, 4]}, {name: made[name] for name in outputs}))
+    assert options(lowered, "UpsampleArgmax").get("probability", 0) == len(outputs) - 1
+
+
 # --- RoiAlign --------------------------------------------------------------------------------------------------------
 
 
