@@ -40,7 +40,7 @@ def main() -> int:
     if arguments.worker:
         from gpu_check_lib import worker
 
-        worker.exit_now(worker.main(arguments.worker))
+        return worker.main(arguments.worker)
     problem = _unknown_operators(arguments.only)
     if problem:
         print(f"gpu_check: {problem}", file=sys.stderr)
@@ -181,8 +181,8 @@ class Run:
             if built is None:
                 continue
             self.libraries[name] = built.path
-            self.report["failures"] += [f"build: {warning}" for warning in built.warnings]
-            print(f"build: {name}, {built.seconds:.0f} s", flush=True)
+            self.report["build"][f"{name}_warnings"] = built.warnings
+            print(f"build: {name}, {built.seconds:.0f} s, {len(built.warnings)} warnings", flush=True)
         return ""
 
     def _twins(self) -> build.Built:

@@ -21,13 +21,13 @@ def write(report: dict[str, Any], folder: Path) -> None:
 
 
 def problems(report: dict[str, Any]) -> list[str]:
-    """What makes the run a failure: builds, wrong results, what the sanitizer found. Missed goals are none."""
+    """What makes the run a failure: builds, wrong results, cases not run, what the sanitizer found. Speed makes none."""
     found = list(report.get("failures", []))
     for stage in ("correctness", "speed"):
         for name, record in report.get(stage, {}).get("records", {}).items():
             found += [f"{stage}: {name}: {text}" for text in record.get("problems", [])]
-        if stopped := report.get(stage, {}).get("stopped"):
-            found.append(f"{stage}: {stopped}")
+    if stopped := report.get("correctness", {}).get("stopped"):
+        found.append(f"correctness: {stopped}")
     for finding in report.get("sanitizer", []):
         found += [f"{finding['tool']}: {text}" for text in finding["problems"]]
     return found + [f"plugins: {text}" for text in report.get("plugins", {}).get("problems", [])]
@@ -140,7 +140,7 @@ def _speed(report: dict[str, Any]) -> list[str]:
     lines += ["", "| goal | workload | wanted | got | reached |", "|---|---|---|---|---|"]
     for name, record in records.items():
         lines += [_goal_row(name, goal, record, host) for goal in record["goals"]]
-    return [*lines, ""]
+    return [*lines, "", *([f"Not all was timed: {speed['stopped']}.", ""] if speed.get("stopped") else [])]
 
 
 def _rows(name: str, record: dict[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from gpu_check_lib.build import BuildError, build_probe
 from gpu_check_lib.machine import folder_of_toolkit
-from gpu_check_lib.supervise import Limits, run_stage
+from gpu_check_lib.supervise import Limits, Outcome, run_stage
 
 FOUND = 86  # the exit code that we ask for where the sanitizer found something
 BAD_KERNEL = {"memcheck": "memory", "racecheck": "race"}
@@ -60,32 +60,35 @@ def sanitize(
 
 
 def _one(program: Path, probe: Path, tool: str, library: Path, cases: list[str], folder: Path, limit_s: float) -> Finding:
-    finding = Finding(tool)
     command = [str(program), "--tool", tool, "--error-exitcode", str(FOUND), "--print-limit", "20"]
     clean = _probe(command, probe, "good")
     if clean.returncode:
-        finding.skipped = f"does not run here: {_last_line(clean)}"
-        return finding
+        return Finding(tool, skipped=f"does not run here: {_first_words(clean)}")
     if tool in BAD_KERNEL and _probe(command, probe, BAD_KERNEL[tool]).returncode != FOUND:
-        finding.problems.append(f"blind: found nothing in a kernel with a bad {BAD_KERNEL[tool]} access")
-        return finding
-    log = folder / f"{tool}.txt"
-    prefix = [*command, *OPTIONS[tool], "--target-processes", "all", "--log-file", str(log)]
+        return Finding(tool, problems=[f"blind: found nothing in a kernel with a bad {BAD_KERNEL[tool]} access"])
+    prefix = [*command, *OPTIONS[tool], "--target-processes", "all", "--log-file", str(folder / f"{tool}-%p.txt")]
     specification = {"stage": "sanitize", "device": "cuda", "library": str(library), "items": cases}
     # torch's own cache would hand out pieces of large blocks, in which nothing is out of bounds.
     environment = {**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     outcome = run_stage(specification, folder, Limits(limit_s, 120), prefix, environment)
-    finding.cases, finding.seconds = len(outcome.records), outcome.seconds
-    finding.problems += [f"{name}: {text}" for name, record in outcome.records.items() for text in record.get("problems", [])]
-    if outcome.returncode == FOUND or _errors(log):
-        finding.problems += _errors(log) or ["errors found; the log is empty"]
-    elif finding.cases < len(cases):
-        why = outcome.stopped or f"ended with {outcome.returncode}"
-        said = f"{finding.cases} of {len(cases)} cases watched: {why}"
-        if "time limit" in why:
-            finding.skipped = said
-        else:
-            finding.problems.append(said)
+    return _finding(tool, outcome, [line for log in sorted(folder.glob(f"{tool}-*.txt")) for line in _errors(log)], len(cases))
+
+
+def _finding(tool: str, outcome: Outcome, errors: list[str], wanted: int) -> Finding:
+    """What came out of the cases and of the sanitizer's logs. Cases that time left out are skipped, all others must have run."""
+    finding = Finding(tool, cases=len(outcome.records), seconds=outcome.seconds)
+    finding.problems = [f"{name}: {text}" for name, record in outcome.records.items() for text in record.get("problems", [])]
+    finding.problems += errors
+    if outcome.returncode == FOUND and not errors:
+        finding.problems.append("errors found; the log is empty")
+    if finding.problems or finding.cases == wanted:
+        return finding
+    why = outcome.stopped or f"ended with {outcome.returncode}"
+    said = f"{finding.cases} of {wanted} cases watched: {why}"
+    if "time limit" in why:
+        finding.skipped = said
+    else:
+        finding.problems.append(said)
     return finding
 
 
@@ -96,16 +99,14 @@ def _probe(command: list[str], probe: Path, mode: str) -> subprocess.CompletedPr
         return subprocess.CompletedProcess(command, 124, "", "no answer within 60 s")
 
 
-def _last_line(done: subprocess.CompletedProcess[str]) -> str:
-    lines = [line.strip("= ").strip() for line in (done.stdout + done.stderr).splitlines() if line.strip("= ").strip()]
-    said = [line for line in lines if not line.startswith("probe ")] or lines
+def _first_words(done: subprocess.CompletedProcess[str]) -> str:
+    lines = [line.strip("= ").strip() for line in (done.stdout + done.stderr).splitlines()]
+    said = [line for line in lines if line and not line.startswith(("COMPUTE-SANITIZER", "probe "))]
     return (said[0] if said else f"exit code {done.returncode}")[:300]
 
 
 def _errors(log: Path) -> list[str]:
-    """The lines of the sanitizer's log that tell of errors."""
-    if not log.is_file():
-        return []
+    """The lines of a log of the sanitizer that tell of errors."""
     lines = [line.strip("= ").strip() for line in log.read_text(errors="replace").splitlines()]
     summary = next((line for line in lines if re.search(r"(ERROR|RACECHECK) SUMMARY: [1-9]", line)), "")
     if not summary:

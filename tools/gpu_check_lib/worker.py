@@ -31,8 +31,7 @@ def main(path: str) -> int:
                 record = {"problems": [f"{type(error).__name__}: {error}".splitlines()[0]], "trace": traceback.format_exc()}
             _line(stream, {"end": item, "record": {**record, "seconds": round(time.perf_counter() - started, 3)}})
             if record.get("problems") and not _device_lives(specification["device"]):
-                return 3
-        _line(stream, {"done": True})
+                return _leave(specification, 3)
     return 0
 
 
@@ -61,6 +60,8 @@ def _device_lives(kind: str) -> bool:
     return True
 
 
-def exit_now(code: int) -> None:
-    """Leave without destructors, which hang on a lost device."""
-    os._exit(code)
+def _leave(specification: dict[str, Any], code: int) -> int:
+    """Without destructors, which may hang on a lost device; under the sanitizer with them, for then it writes its summary."""
+    if specification["stage"] != "sanitize":
+        os._exit(code)
+    return code
