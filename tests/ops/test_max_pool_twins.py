@@ -123,6 +123,7 @@ def unpool_by_index(library: launch.Library, y: np.ndarray, indices: np.ndarray,
 
 
 LINEAR = ("linear",) * 3
+TILES = Window((2, 2), (2, 2))
 shapes = st.tuples(st.integers(1, 2), st.integers(1, 3), st.integers(5, 24), st.integers(5, 40))
 windows = st.builds(
     lambda kernel, strides, pads: Window(kernel, strides, tuple(min(pad, kernel[a % 2] - 1) for a, pad in enumerate(pads))),
@@ -334,6 +335,19 @@ def test_many_threads_give_what_one_gives() -> None:
         indexed = max_pool_indices(x, window, threads=4)
         assert same(indexed[1], max_pool_indices(x, window)[1])
         assert same(max_unpool_indices(*indexed, (64, 96), threads=4), max_unpool_indices(*indexed, (64, 96)))
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_planes_larger_than_the_caches(dtype: str) -> None:
+    _twins()
+    x = draw((1, 16, 720, 768), dtype, 3, "ties")  # 8 MiB and more in every type
+    values, codes = max_pool_argmax(x, TILES)
+    tiles = x.reshape(1, 16, 360, 2, 384, 2).transpose(0, 1, 2, 4, 3, 5).reshape(1, 16, 360, 384, 4)
+    assert same(codes, tiles.argmax(-1).astype(np.uint8))
+    assert same(values, tiles.max(-1))
+    kept = np.where(np.arange(4) == codes[..., None], tiles, np.array(0, dtype))
+    expected = kept.reshape(1, 16, 360, 384, 2, 2).transpose(0, 1, 2, 4, 3, 5).reshape(x.shape)
+    assert same(max_unpool(values, codes, TILES, threads=2), np.ascontiguousarray(expected))
 
 
 def test_torch_agrees() -> None:
