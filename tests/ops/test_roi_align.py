@@ -122,7 +122,16 @@ def test_more_samples_than_the_kernel_tabulates(library: launch.Library, mode: s
     agree(roi_align(*wide.arguments, library=library), wide)
 
 
-# --- boxes that are none (docs: FAULTS 13, 14, 17) -------------------------------------------------------------------
+@pytest.mark.parametrize("mode", ["avg", "max"])
+def test_nan_stays_where_it_is_sampled(library: launch.Library, mode: str) -> None:
+    case = make(1, levels=1, mode=mode, size=(20, 20), images=1, count=1, output=(2, 2))
+    case.features[0][0, 0, 4, 4] = np.nan
+    rois = np.array([[14, 14, 40, 40]], np.float32)  # its first bin samples around (4, 4), the others do not
+    found = roi_align(rois, np.zeros(1, np.int64), case.features, case.options, library=library)
+    assert np.isnan(found[0, 0, 0, 0]) and np.isfinite(found[0, 0].ravel()[1:]).all() and np.isfinite(found[0, 1:]).all()
+
+
+# --- boxes that are none -------------------------------------------------------------------
 
 
 @settings(max_examples=60)

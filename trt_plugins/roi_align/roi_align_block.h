@@ -1,17 +1,19 @@
 // What one thread block of the kernel does, in two phases with a barrier between.
 //
-// A block takes one box and a part of its output. Phase one writes each sample's rows, columns and weights once into shared memory, phase
-// two only multiplies: a thread takes a bin and a group of V channels, reads a sample's weights once for all of them, and has 4 * V values
-// in flight.
+// A block takes one box and a part of its output. Phase one writes each sample's rows, columns and weights once into shared memory,
+// phase two only multiplies: a thread takes a bin and a group of V channels, reads a sample's weights once for all of them, and has
+// 4 * V values in flight.
 //
-// Linear maps: neighbouring threads take neighbouring bins, so that they write neighbouring elements and read along a row of the box, and
-// a thread's V channels are V planes. The grid runs over the boxes before it goes to the next channels: what is in flight touches few
-// planes, which stay in the L2 cache (64 of 256 channels of a 1/4 .. 1/32 pyramid of an 800x1333 image in FP16 are 11 MB, all are 45 MB).
-// Channel-last maps: neighbouring threads take neighbouring channels of one bin, 16 bytes each: whole lines, one set of weights a warp.
+// Linear maps: neighbouring threads take neighbouring bins, so that they write neighbouring elements and read along a row of the
+// box, and a thread's V channels are V planes. The grid runs over the boxes before it goes to the next channels: what is in flight
+// touches few planes, which stay in the L2 cache (80 of 256 channels of a 1/4 .. 1/32 pyramid of an 800x1333 image in FP16 are 14
+// MB, all are 45 MB). Channel-last maps: neighbouring threads take neighbouring channels of one bin, 16 bytes each: whole lines,
+// one set of weights a warp.
 //
-// The limit is memory: each map once and the output once. 1,000 boxes, 256 channels, 7x7, FP16 and that pyramid are 25 + 45 MB, 15 us at
-// an H200's 4.8 TB/s. Above it stand 16 values a bin and channel, 200 million, that come from L1 and L2 (linear: 6.3 million warp loads,
-// each of about five rows; 16-byte groups: 0.8 million) and about 100 instructions an output in the linear format, 35 in the others.
+// The limit is memory: each map once and the output once. 1,000 boxes, 256 channels, 7x7, FP16 and that pyramid are 25 + 45 MB, 15
+// us at an H200's 4.8 TB/s. Above it stand 16 values a bin and channel, 200 million, that come from L1 and L2: linear, 6.3 million
+// loads of a warp, each of about five rows of the map; in groups of 16 bytes, 0.8 million. One thread an output, as the usual
+// kernel has it, makes as many loads as the linear format here and works out all weights again for each channel.
 #pragma once
 
 #include "roi_align_check.h"
@@ -110,7 +112,8 @@ ES_HD Tap tap_of(const Axis& axis, float at, int32_t pitch) {
 }
 
 ES_HD void fill_axis(const Axis& axis, int32_t bins, int32_t pitch, Tap* taps, int32_t thread, int32_t threads) {
-  for (int32_t i = thread; i < bins * axis.count; i += threads) taps[i] = tap_of(axis, position(axis, i / axis.count, i % axis.count), pitch);
+  for (int32_t i = thread; i < bins * axis.count; i += threads)
+    taps[i] = tap_of(axis, position(axis, i / axis.count, i % axis.count), pitch);
 }
 
 ES_HD bool fits_table(const Axis& axis, int32_t bins) { return (int64_t)axis.count * bins <= kTableSize; }

@@ -17,7 +17,8 @@ inline EsStatus check_map(const EsRoiAlign& a, int32_t level) {
   const EsTensor &map = a.features[level], &first = a.features[0];
   if (map.type != first.type || map.format != first.format) return "features differ in type or format";
   if (map.n != first.n || map.c != first.c) return "features differ in images or channels";
-  if (!(a.spatial_scales[level] > 0.0f) || !std::isfinite(a.spatial_scales[level])) return "a spatial scale is not above 0 and finite";
+  const float scale = a.spatial_scales[level];
+  if (!(scale > 0.0f) || !std::isfinite(scale)) return "a spatial scale is not above 0 and finite";
   if (map.n == 0 || map.c == 0) return nullptr;
   if (map.h < 1 || map.w < 1 || map.h > kMostSide || map.w > kMostSide) return "a feature map's side is outside 1 .. 65536";
   if (!fits(map)) return "an image of one level has about 2^31 elements or more";

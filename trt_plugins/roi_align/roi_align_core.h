@@ -1,7 +1,7 @@
 // What every face of RoIAlign computes: the level of a box, where its samples lie and what each sample weighs.
 //
-// Coordinates are float32 whatever the features are, one rounding an operation, so that kernel, twin and reference place every sample
-// alike. What is not a sensible box is defined, and none of it reads outside a map or loops longer than the map is large:
+// Coordinates are float32 whatever the features are, one rounding an operation, so that kernel, twin and reference place every
+// sample alike. What is not a sensible box is defined, and none of it reads outside a map or loops longer than the map is large:
 //  - a coordinate that is not finite, or a batch index out of range: zeros
 //  - scaled coordinates are clamped to kReach pixels beyond the edges of the level's map
 //  - sampling_ratio 0 and a bin of no or negative size: no samples, zeros (not aligned: a box has at least one pixel, so never)

@@ -1,6 +1,6 @@
-// The CPU twin. Samples of a bin are a grid, and an average over a grid of bilinear samples is separable: rows are combined first, once for
-// all bins that lie side by side, then columns; samples that share a row or a column are merged. Inner loops run along the row of a plane
-// (linear) or along the channels of a pixel (all other formats): both are `lanes` values a pixel.
+// The CPU twin. Samples of a bin are a grid, and an average over a grid of bilinear samples is separable: rows are combined first,
+// once for all bins that lie side by side, then columns; samples that share a row or a column are merged. Inner loops run along the
+// row of a plane (linear) or along the channels of a pixel (all other formats): both are `lanes` values a pixel.
 #include <algorithm>
 #include <atomic>
 #include <new>
@@ -10,8 +10,8 @@
 #include "roi_align_check.h"
 #include "roi_align_taps.h"
 
-// One binary, the instruction set chosen when it is loaded; nothing is fused, so every set gives the same numbers. By level, not by the
-// name of a CPU: that would leave out the CPUs of other makers.
+// One binary, the instruction set chosen when it is loaded; nothing is fused, so every set gives the same numbers. By level, not by
+// the name of a CPU: that would leave out the CPUs of other makers.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
 #if __GNUC__ >= 12
 #define ES_CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4"), flatten))
@@ -106,7 +106,8 @@ template <class T>
 inline void average_planes(const Part& part) {
   const Scratch& s = *part.scratch;
   const EsTensor& map = part.plan->args.features[part.box->level];
-  const int64_t columns = (int64_t)s.columns.at.size(), plane = (int64_t)map.h * map.w, bins = (int64_t)part.height() * part.width();
+  const int64_t columns = (int64_t)s.columns.at.size(), plane = (int64_t)map.h * map.w;
+  const int64_t bins = (int64_t)part.height() * part.width();
   const int32_t* at = s.columns.dense ? nullptr : s.columns.at.data();
   const T* base = part.map<T>() + (s.columns.dense && columns ? s.columns.at[0] : 0);
   float *sum = part.scratch->rows.data(), *out = part.scratch->out.data();
@@ -158,17 +159,18 @@ template <class T>
 inline void pool_pixels(const Part& part) {
   if (part.plan->args.max_mode && part.box->level >= 0) return maximum<T>(part);
   if (part.box->level >= 0) return average_pixels<T>(part);
-  for (int32_t bin = 0; bin < part.height() * part.width(); ++bin) std::fill_n(part.output<T>(bin), part.lanes, from_float<T>(0.0f));
+  for (int32_t bin = 0; bin < part.height() * part.width(); ++bin)
+    std::fill_n(part.output<T>(bin), part.lanes, from_float<T>(0.0f));
 }
 
 template <class T>
-inline void pool_planes(Part part) {
+inline void pool_planes(const Part& part) {
   if (part.box->level < 0)
     std::fill_n(part.output<T>(0), (int64_t)part.live * part.height() * part.width(), from_float<T>(0.0f));
   else if (!part.plan->args.max_mode)
     average_planes<T>(part);
   else
-    for (const int32_t end = part.c + part.live; part.c < end; ++part.c) maximum<T>({part.plan, part.box, part.scratch, part.k, part.c, 1, 1});
+    for (int32_t c = part.c; c < part.c + part.live; ++c) maximum<T>({part.plan, part.box, part.scratch, part.k, c, 1, 1});
 }
 
 template <class T>

@@ -9,8 +9,8 @@
 namespace edgeseg {
 namespace roi {
 
-// The rows (or columns) of each bin: taps begin[i] .. begin[i + 1] - 1. Of samples that share a row the weights add up (average), or
-// the largest and the least are kept (maximum: for values above and below 0).
+// The rows (or columns) of each bin: taps begin[i] .. begin[i + 1] - 1. Of samples that share a row the weights add up (average),
+// or the largest and the least are kept (maximum: for values above and below 0).
 struct Taps {
   std::vector<int32_t> begin, at, slot;
   std::vector<float> weight, least;
@@ -90,7 +90,7 @@ inline void combine(const T* const (&rows)[R], const float (&weights)[R], int64_
 
 // The same of single columns.
 template <int R, bool First, class T>
-inline void combine_at(const T* const (&rows)[R], const float (&weights)[R], const int32_t* at, int64_t n, float* __restrict__ sum) {
+inline void combine_at(const T* const (&rows)[R], const float (&weights)[R], const int32_t* at, int64_t n, float* sum) {
   for (int64_t i = 0; i < n; ++i) {
     float v = First ? 0.0f : sum[i];
     for (int r = 0; r < R; ++r) v += weights[r] * value_at(rows[r], at[i]);

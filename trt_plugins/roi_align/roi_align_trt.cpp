@@ -1,4 +1,5 @@
-// EdgesegRoIAlign: rois (K, 4), batch_indices (K), features (N, C, H_l, W_l) of 1 to 5 levels -> (K, C, output_height, output_width).
+// EdgesegRoIAlign: rois (K, 4), batch_indices (K), features (N, C, H_l, W_l) of 1 to 5 levels
+// -> (K, C, output_height, output_width).
 #include "../plugin/plugin.h"
 #include "roi_align.h"
 
@@ -33,8 +34,10 @@ struct RoIAlign : Operator {
     const std::string mode = fields.text("mode", "avg");
     args_.max_mode = mode == "max";
     if (mode != "avg" && mode != "max") return "mode must be avg or max";
-    if (args_.output.h < 1 || args_.output.w < 1) return "output_height and output_width must be at least 1";
-    if (args_.sampling_ratio < 0) return "sampling_ratio must be at least 0";
+    if (args_.output.h < 1 || args_.output.w < 1 || args_.output.h > 1024 || args_.output.w > 1024) {
+      return "output_height and output_width must be 1 to 1024";
+    }
+    if (args_.sampling_ratio < 0 || args_.sampling_ratio > 128) return "sampling_ratio must be 0 to 128";
     if (args_.aligned != 0 && args_.aligned != 1) return "aligned must be 0 or 1";
     return args_.canonical_size > 0 ? nullptr : "canonical_size must be above 0";
   }
