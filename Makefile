@@ -21,8 +21,11 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .PHONY: demo test lint bench clean
 
+comma := ,
 RUN := .venv/bin
 TEST := .venv-test/bin
+# TensorRT-RTX builds engines with no GPU; its wheels are for x86-64.
+RTX := $(if $(filter x86_64,$(shell uname -m)),rtx$(comma))
 PIP := -m pip install --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 NATIVE := CMakeLists.txt $(wildcard edgeseg/native/CMakeLists.txt edgeseg/native/src/* \
   trt_plugins/CMakeLists.txt trt_plugins/*/*.h trt_plugins/*/*_cpu.cpp trt_plugins/common/*)
@@ -53,5 +56,5 @@ clean:
 
 .venv-test/installed: $(PACKAGE)
 	$(PYTHON) -m venv .venv-test
-	$(TEST)/python $(PIP) -e ".[cpu,openvino,train,web,dev]"
+	$(TEST)/python $(PIP) -e ".[cpu,openvino,$(RTX)train,web,dev]"
 	touch $@

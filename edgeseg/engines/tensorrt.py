@@ -64,7 +64,7 @@ def build(job: BuildJob) -> None:
     Raises:
         BackendError: the graph or an option is refused, or the plugin library is missing where the graph needs it.
     """
-    model = backend.named_as_plugins(backend.typed(to_plugins(job.graph()), job.precision))
+    model = backend.typed(to_plugins(job.graph()), job.precision)
     ours = any(functions.is_ours(node) for node in functions.walk(model.graph))
     backend.build(job, trt.__name__, model, plugins=backend.plugin_path() if ours else None)
 

@@ -20,6 +20,7 @@ from edgeseg.cli.app import run
 from edgeseg.engines import cache, load_segmenter
 from edgeseg.engines.build import build_named, load_named
 from edgeseg.engines.keys import engine_fields
+from edgeseg.engines.lowering import to_plugins
 from edgeseg.engines.nvidia import backend, device
 from edgeseg.engines.nvidia.described import describe_engine
 from edgeseg.engines.options import BuildOptions
@@ -29,6 +30,7 @@ from edgeseg.folder import ModelFolder
 from edgeseg.ops import functions
 from tests.engines import fake_tensorrt
 from tests.engines.fake_cuda import FakeCuda
+from tests.engines.graphs import segnet
 from tests.tiny_model import HEIGHT, WIDTH, calibrated, frames, tiny_folder
 
 ORIN = device.Gpu("Orin", "sm87", "R36, CUDA 12.6", 8192)
@@ -243,3 +245,16 @@ def test_failed_build_leaves_nothing(adapter: Any, folder: ModelFolder, monkeypa
     with pytest.raises(BackendError, match="--dla 5: 2 DLA cores here"):
         build_named(folder, "tensorrt", "fp16", options=BuildOptions(dla_core=5))
     assert [path.name for path in folder.engines.iterdir()] == [".lock"]
+
+
+def test_labels_of_a_plugin_are_int8_to_the_parser_and_uint8_to_the_session() -> None:
+    model = to_plugins(segnet(labels=True))
+    named = backend.named_as_plugins(model)
+    assert {node.op_type for node in named.graph.node if node.domain == "edgeseg"} == {
+        "EdgesegMaxPoolArgmax",
+        "EdgesegMaxUnpool",
+        "EdgesegUpsampleArgmax",
+    }
+    assert [value.type.tensor_type.elem_type for value in named.graph.output] == [TensorProto.INT8]
+    assert all(value.type.tensor_type.elem_type != TensorProto.UINT8 for value in named.graph.value_info)
+    assert backend._element_types(model)[model.graph.output[0].name] == "uint8"

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from onnx import TensorProto
 
 from edgeseg.engines.lowering import to_half
 from edgeseg.engines.nvidia.child import build_in_child
@@ -31,11 +32,20 @@ def typed(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
 
 
 def named_as_plugins(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Our operators under the names of their plugins: TensorRT's parser has an answer of its own for some operators' names."""
+    """Our operators under the names of their plugins: TensorRT's parser has an answer of its own for some operators' names.
+
+    The uint8 labels and codes they give are declared int8, the same bits: TensorRT's plugins have no uint8, and its parser
+    would set the declared type on a tensor that is of another.
+    """
     named = onnx.ModelProto()
     named.CopyFrom(model)
-    for node in filter(functions.is_ours, functions.walk(named.graph)):
+    ours = list(filter(functions.is_ours, functions.walk(named.graph)))
+    results = {name for node in ours for name in node.output}
+    for node in ours:
         node.op_type = PREFIX + node.op_type.removeprefix(PREFIX)
+    for value in [*named.graph.output, *named.graph.value_info]:
+        if value.name in results and value.type.tensor_type.elem_type == TensorProto.UINT8:
+            value.type.tensor_type.elem_type = TensorProto.INT8
     return named
 
 
@@ -58,7 +68,7 @@ def build(
     # Beside the engines, not in /tmp: it may be as large as they are.
     with tempfile.TemporaryDirectory(dir=job.folder.engines, prefix=".graph.", suffix=".tmp") as scratch:
         graph = Path(scratch) / GRAPH
-        graph.write_bytes(model.SerializeToString())
+        graph.write_bytes((named_as_plugins(model) if plugins else model).SerializeToString())
         request: dict[str, Any] = {
             "library": library,
             "graph": str(graph.absolute()),
