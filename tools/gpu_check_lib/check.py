@@ -56,19 +56,8 @@ def _comparisons(case: Case, arrays: Arrays, device: Device, twin: Device | None
         of_twin = other.run()
         verdicts["CPU twin to the oracle"] = _compare(case, arrays, of_twin, wanted)
         record["equals_twin"] = not _differences(case, got, of_twin, "the twin")
-    for name in rehearsals(case.operator, device):
-        other = bound(case, arrays, device)
-        other.name = name
-        other.prefill(RUBBISH[0])
-        verdicts[f"{name} to the oracle"] = _compare(case, arrays, other.run(), wanted)
-        problems += [f"{name}: {text}" for text in other.damage() + other.padding_problems()]
     problems += [f"{name}: {verdict.problem}" for name, verdict in verdicts.items() if verdict.problem]
     return record | {"problems": problems, "errors": {name: verdict.error for name, verdict in verdicts.items()}}
-
-
-def rehearsals(operator: str, device: Device) -> list[str]:
-    """The kernel's own code run on the host, block by block, where an operator's twin library offers it."""
-    return [f"{operator}_block"] if device.kind == "cpu" and device.library.has(f"{operator}_block") else []
 
 
 def _compare(case: Case, arrays: Arrays, got: Arrays, wanted: Arrays) -> Verdict:
