@@ -28,7 +28,8 @@ struct Pooling {
   }
 };
 
-constexpr Pooling kTwo{{2, 2, 2, 2, 0, 0}, 0, 0}, kThree{{3, 3, 2, 2, 1, 1}, 1, 0};
+// The second has no two numbers that could stand in for each other.
+constexpr Pooling kTwo{{2, 2, 2, 2, 0, 0}, 0, 0}, kUneven{{4, 3, 3, 2, 2, 1}, 1, 0};
 
 std::vector<Field> wrong_windows() {
   return {ints("kernel_shape", {2}),    ints("kernel_shape", {0, 2}), ints("kernel_shape", {2, 2, 2}), text("kernel_shape", "2,2"),
@@ -154,8 +155,8 @@ Case unpool_indices(const Pooling& pooling) {
 }  // namespace
 
 std::vector<Case> max_pool_cases() {
-  return {pool(kTwo),           pool(kThree),           unpool(kTwo, {}),   unpool(kThree, {}),
-          unpool(kTwo, {13, 15}), pool_indices(kTwo, 0), pool_indices(kThree, 1), unpool_indices(kTwo)};
+  return {pool(kTwo),           pool(kUneven),           unpool(kTwo, {}),   unpool(kUneven, {}),
+          unpool(kTwo, {13, 15}), pool_indices(kTwo, 0), pool_indices(kUneven, 1), unpool_indices(kTwo)};
 }
 
 }  // namespace harness
