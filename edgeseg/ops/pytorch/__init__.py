@@ -1,1 +1,1 @@
-"""The operators for PyTorch: ``torch.library`` definitions with gradients, as the models call them and the exporter translates them."""
+"""The operators for PyTorch: ``torch.library`` definitions with gradients, which models call and the exporter translates."""
