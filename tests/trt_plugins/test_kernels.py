@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.trt_plugins.toolchain import ARCHITECTURES, KERNELS, known_architectures, nvcc, run, toolkit_include, warnings
+from tests.trt_plugins.toolchain import ARCHITECTURES, KERNELS, TWINS, known_architectures, nvcc, run, toolkit_include, warnings
 
 FLAGS = ["-std=c++17", "-O3", "-fmad=false", "-Xcompiler=-fPIC,-Wall,-Wextra", "-c"]  # those of trt_plugins/CMakeLists.txt
 CROSS = "aarch64-linux-gnu-g++"
@@ -19,6 +19,7 @@ LAUNCHERS = {
 }
 
 needs_nvcc = pytest.mark.skipif(nvcc() is None, reason="no nvcc: install the CUDA toolkit, or name it in CUDACXX")
+needs_cross = pytest.mark.skipif(shutil.which(CROSS) is None, reason=f"no {CROSS}: apt install g++-aarch64-linux-gnu")
 
 
 def compile_kernel(source: Path, architectures: list[int], out: Path, *extra: str) -> str:
@@ -52,12 +53,20 @@ def test_the_kernels_compile_for_every_gpu(architecture: int, tmp_path: Path) ->
 
 
 @needs_nvcc
+@needs_cross
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which(CROSS) is None, reason=f"no {CROSS}: apt install g++-aarch64-linux-gnu")
 @pytest.mark.parametrize("source", KERNELS, ids=lambda path: path.stem)
 def test_a_kernel_file_compiles_for_aarch64(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "kernel.o"
     include = toolkit_include()
     assert include is not None
     assert warnings(compile_kernel(source, [87], out, f"-ccbin={CROSS}", f"-I{include}")) == []
+    assert "AArch64" in run("readelf", "-h", out)
+
+
+@needs_cross
+@pytest.mark.parametrize("source", TWINS, ids=lambda path: path.stem)
+def test_a_twin_compiles_for_aarch64(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "twin.o"
+    assert warnings(run(CROSS, "-std=c++17", "-O1", "-fPIC", "-Wall", "-Wextra", "-c", source, "-o", out)) == []
     assert "AArch64" in run("readelf", "-h", out)

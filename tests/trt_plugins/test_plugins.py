@@ -36,7 +36,8 @@ def named(root: Path | None) -> str:
 def build(folder: Path, root: Path, *targets: str, **options: object) -> str:
     """What CMake and the compilers say; the results lie in ``folder``."""
     switches = [f"-D{name}={value}" for name, value in options.items()]
-    headers = ["-UTENSORRT_INCLUDE", f"-DTENSORRT_ROOT={root}", f"-DCUDA_INCLUDE={toolkit_include()}"]
+    headers = ["-UTENSORRT_INCLUDE", f"-DTENSORRT_ROOT={root}"]
+    headers += [] if "EDGESEG_CUDA" in options else [f"-DCUDA_INCLUDE={toolkit_include()}"]
     said = run("cmake", "-S", SOURCES, "-B", folder, *headers, *switches)
     return said + run("cmake", "--build", folder, "-j2", *(part for target in targets for part in ("--target", target)))
 

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 SOURCES = ROOT / "trt_plugins"
 ARCHITECTURES = (75, 87, 89, 90, 110, 120)
 KERNELS = sorted(SOURCES.glob("*/*.cu"))
+TWINS = sorted(SOURCES.glob("*/*_cpu.cpp"))
 _TIMEOUT_S = 600
 
 
