@@ -12,10 +12,12 @@ using nvinfer1::DataType;
 using nvinfer1::TensorFormat;
 
 std::vector<Slot> feature_slots() {
-  return {{DataType::kFLOAT, TensorFormat::kLINEAR}, {DataType::kFLOAT, TensorFormat::kHWC},  {DataType::kFLOAT, TensorFormat::kCHW32},
-          {DataType::kHALF, TensorFormat::kLINEAR},  {DataType::kHALF, TensorFormat::kHWC8},  {DataType::kHALF, TensorFormat::kHWC16},
-          {DataType::kHALF, TensorFormat::kCHW32},   {DataType::kINT8, TensorFormat::kLINEAR}, {DataType::kINT8, TensorFormat::kCHW4},
-          {DataType::kINT8, TensorFormat::kCHW32},   {DataType::kINT8, TensorFormat::kHWC16}};
+  using F = TensorFormat;
+  std::vector<Slot> slots;
+  for (F format : {F::kLINEAR, F::kHWC, F::kCHW32}) slots.push_back({DataType::kFLOAT, format});
+  for (F format : {F::kLINEAR, F::kHWC8, F::kHWC16, F::kCHW32}) slots.push_back({DataType::kHALF, format});
+  for (F format : {F::kLINEAR, F::kCHW4, F::kCHW32, F::kHWC16}) slots.push_back({DataType::kINT8, format});
+  return slots;
 }
 
 Slot linear(DataType type) { return {type, TensorFormat::kLINEAR}; }
@@ -69,13 +71,16 @@ Case roi_align(bool max_mode) {
   const std::vector<float> scales = max_mode ? std::vector<float>{0.25f, 0.125f} : std::vector<float>{0.5f, 0.25f, 0.125f};
   const size_t levels = scales.size();
   const int32_t oh = 3, ow = max_mode ? 2 : 3, ratio = max_mode ? 2 : 0, level = max_mode ? -1 : 1;
-  c.fields = {ints("output_height", {oh}), ints("output_width", {ow}),     ints("sampling_ratio", {ratio}), text("mode", max_mode ? "max" : "avg"),
-              ints("aligned", {!max_mode}), floats("spatial_scales", scales), floats("canonical_size", {40}), ints("canonical_level", {level})};
-  c.known_fields = {"output_height", "output_width", "sampling_ratio", "mode", "aligned", "spatial_scales", "canonical_size", "canonical_level"};
+  c.fields = {ints("output_height", {oh}),      ints("output_width", {ow}),    ints("sampling_ratio", {ratio}),
+              text("mode", max_mode ? "max" : "avg"), ints("aligned", {!max_mode}),  floats("spatial_scales", scales),
+              floats("canonical_size", {40}),   ints("canonical_level", {level})};
+  c.known_fields = {"output_height", "output_width",   "sampling_ratio", "mode",
+                    "aligned",       "spatial_scales", "canonical_size", "canonical_level"};
   c.required = {"output_height", "output_width", "spatial_scales"};
   c.wrong = {ints("output_height", {0}), ints("output_width", {2, 2}), floats("output_height", {3}), ints("sampling_ratio", {-1}),
              text("mode", "median"), ints("mode", {1}), ints("aligned", {2}), floats("spatial_scales", {0.5f, -1}),
-             floats("spatial_scales", {0.5f, INFINITY}), floats("spatial_scales", {1, 1, 1, 1, 1, 1}), floats("canonical_size", {0})};
+             floats("spatial_scales", {0.5f, INFINITY}), floats("spatial_scales", {1, 1, 1, 1, 1, 1}),
+             floats("canonical_size", {0}), ints("output_width", {1025}), ints("sampling_ratio", {129})};
   c.inputs = {{7, 4}, {7}};
   for (size_t i = 0; i < levels; ++i) c.inputs.push_back({2, 35, (int64_t)(32 >> i), (int64_t)(36 >> i)});
   c.output_dims = [=](const std::vector<Dims>& in) { return std::vector<Dims>{{in[0][0], in[2][1], oh, ow}}; };
@@ -108,8 +113,8 @@ Case upsample_argmax(int64_t classes, bool probability, bool corners) {
   c.title = "UpsampleArgmax, " + std::to_string(classes) + " classes" + (probability ? ", probability" : "");
   c.plugin = "EdgesegUpsampleArgmax";
   const float scale = 0.0625f, threshold = classes == 1 ? 0.25f : 0.0f;
-  c.fields = {ints("size", {23, 31}), ints("align_corners", {corners}), floats("threshold", {threshold}), floats("logit_scale", {scale}),
-              ints("probability", {probability})};
+  c.fields = {ints("size", {23, 31}), ints("align_corners", {corners}), floats("threshold", {threshold}),
+              floats("logit_scale", {scale}), ints("probability", {probability})};
   c.known_fields = {"size", "align_corners", "threshold", "logit_scale", "probability"};
   c.required = {"size"};
   c.wrong = {ints("size", {23}),         ints("size", {23, 0}),          ints("size", {23, 31, 2}),  floats("size", {23, 31}),

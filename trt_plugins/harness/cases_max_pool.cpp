@@ -38,7 +38,8 @@ std::vector<Field> wrong_windows() {
 }
 
 std::vector<Slot> code_slots(const Slot& plane) {
-  const bool last = plane.format == TensorFormat::kHWC || plane.format == TensorFormat::kHWC8 || plane.format == TensorFormat::kHWC16;
+  using F = TensorFormat;
+  const bool last = plane.format == F::kHWC || plane.format == F::kHWC8 || plane.format == F::kHWC16;
   std::vector<Slot> slots = {linear(DataType::kINT8)};
   if (plane.format != TensorFormat::kLINEAR) slots.push_back({DataType::kINT8, TensorFormat::kCHW32});
   if (last) slots.push_back({DataType::kINT8, TensorFormat::kHWC16});
@@ -48,7 +49,8 @@ std::vector<Slot> code_slots(const Slot& plane) {
 Case base(const char* plugin, const Pooling& pooling) {
   Case c;
   c.plugin = plugin;
-  c.title = std::string(plugin + 7) + ", " + std::to_string(pooling.window.kernel_h) + "x" + std::to_string(pooling.window.kernel_w);
+  const std::string kernel = std::to_string(pooling.window.kernel_h) + "x" + std::to_string(pooling.window.kernel_w);
+  c.title = c.plugin.substr(std::strlen("Edgeseg")) + ", " + kernel;
   c.fields = pooling.fields();
   c.known_fields = {"kernel_shape", "strides", "pads"};
   c.required = {"kernel_shape"};
@@ -89,10 +91,13 @@ Case unpool(const Pooling& pooling, const Dims& output_size) {
   Case c = base("EdgesegMaxUnpool", pooling);
   c.fields.push_back(ints("output_size", std::vector<int32_t>(output_size.begin(), output_size.end())));  // may have no values
   c.known_fields.push_back("output_size");
-  for (const Field& field : {ints("output_size", {4}), ints("output_size", {4, 0}), ints("kernel_shape", {256, 2})}) c.wrong.push_back(field);
+  for (const Field& field : {ints("output_size", {4}), ints("output_size", {4, 0}), ints("kernel_shape", {256, 2})}) {
+    c.wrong.push_back(field);
+  }
   c.inputs = {{2, 35, 6, 7}, {2, 35, 6, 7}};
   c.output_dims = [=](const std::vector<Dims>& in) {
-    return std::vector<Dims>{output_size.empty() ? pooling.unpooled(in[0]) : Dims{in[0][0], in[0][1], output_size[0], output_size[1]}};
+    const Dims& y = in[0];
+    return std::vector<Dims>{output_size.empty() ? pooling.unpooled(y) : Dims{y[0], y[1], output_size[0], output_size[1]}};
   };
   for (const Slot& plane : feature_slots()) {
     for (const Slot& code : code_slots(plane)) c.combinations.push_back({plane, code, plane});

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -111,5 +112,27 @@ class Collection {
   std::vector<nvinfer1::PluginField> views_;
   nvinfer1::PluginFieldCollection collection_{};
 };
+
+// The plugin's own account of its fields, sorted by name.
+inline std::map<std::string, std::string> contents(const nvinfer1::PluginFieldCollection* fields) {
+  std::map<std::string, std::string> found;
+  for (int32_t i = 0; fields && i < fields->nbFields; ++i) {
+    const nvinfer1::PluginField& f = fields->fields[i];
+    const int32_t size = f.type == nvinfer1::PluginFieldType::kCHAR ? 1 : 4;
+    found[f.name] = std::to_string((int)f.type) + ":" + std::string(static_cast<const char*>(f.data), (size_t)(f.length * size));
+  }
+  return found;
+}
+
+inline std::vector<Field> copy_of(const nvinfer1::PluginFieldCollection* fields) {
+  std::vector<Field> copied;
+  for (int32_t i = 0; fields && i < fields->nbFields; ++i) {
+    const nvinfer1::PluginField& f = fields->fields[i];
+    const int32_t size = f.type == nvinfer1::PluginFieldType::kCHAR ? 1 : 4;
+    const char* data = static_cast<const char*>(f.data);
+    copied.push_back({f.name, f.type, f.length, std::vector<char>(data, data + f.length * size)});
+  }
+  return copied;
+}
 
 }  // namespace harness

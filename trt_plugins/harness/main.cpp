@@ -1,7 +1,8 @@
 // edgeseg_plugin_harness LIBRARY [--no-enqueue | --cuda]
 //
-// Loads a plugin library as a TensorRT registry does, by getCreators, and drives every plugin in it. Needs no TensorRT library, and no
-// GPU where the library is libedgeseg_trt_host.so. With libedgeseg_trt.so: --cuda computes on the GPU, --no-enqueue leaves it out.
+// Loads a plugin library as a TensorRT registry does, by getCreators, and drives every plugin in it. Needs no TensorRT
+// library, and no GPU where the library is libedgeseg_trt_host.so. With libedgeseg_trt.so --cuda computes on the GPU, --no-enqueue
+// leaves that out.
 // Prints a line a case and a count; exit code 0 well, 1 a check failed, 2 the library cannot be driven.
 #include <dlfcn.h>
 #include <unistd.h>

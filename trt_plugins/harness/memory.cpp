@@ -1,9 +1,11 @@
 #include "memory.h"
 
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
+#include "../common/half.h"
 #include "../common/layout.h"
 #include "../plugin/tensors.h"
 #if defined(EDGESEG_CUDA)
@@ -16,9 +18,9 @@ using nvinfer1::DataType;
 using nvinfer1::TensorFormat;
 
 std::string name_of(const Slot& slot) {
-  static const char* const types[] = {"float", "half", "int8", "int32", "bool", "uint8", "fp8", "bf16", "int64", "int4", "fp4", "e8m0"};
-  static const char* const formats[] = {"linear", "chw2", "hwc8",   "chw4", "chw16",      "chw32",    "dhwc8",
-                                        "cdhw32", "hwc",  "dla",    "dla_hwc4", "hwc16", "dhwc"};
+  static const char* const types[] = {"float", "half", "int8", "int32", "bool", "uint8", "fp8", "bf16", "int64"};
+  static const char* const formats[] = {"linear", "chw2",   "hwc8", "chw4", "chw16",    "chw32", "dhwc8",
+                                        "cdhw32", "hwc",    "dla",  "dla_hwc4", "hwc16", "dhwc"};
   return std::string(types[(int)slot.type]) + ":" + formats[(int)slot.format];
 }
 
@@ -43,6 +45,48 @@ EsTensor es_tensor(const Dims& dims, const Slot& slot, void* data) {
   trt.nbDims = (int32_t)dims.size();
   for (size_t i = 0; i < dims.size(); ++i) trt.d[i] = dims[i];
   return edgeseg::trt::tensor_of(trt, slot.type, slot.format, data);
+}
+
+nvinfer1::PluginTensorDesc desc_of(const Dims& dims, const Slot& slot) {
+  nvinfer1::PluginTensorDesc desc{};
+  desc.dims.nbDims = (int32_t)dims.size();
+  for (size_t i = 0; i < dims.size(); ++i) desc.dims.d[i] = dims[i];
+  desc.type = slot.type, desc.format = slot.format, desc.scale = -1.0f;
+  return desc;
+}
+
+nvinfer1::DynamicPluginTensorDesc dynamic_of(const Dims& dims, const Slot& slot, bool open) {
+  nvinfer1::DynamicPluginTensorDesc desc{};
+  desc.desc = desc_of(dims, slot);
+  desc.min = desc.opt = desc.max = desc.desc.dims;
+  if (open) desc.desc.dims.d[0] = -1;
+  return desc;
+}
+
+namespace {
+
+template <class T>
+float value_of(const uint8_t* at) {
+  T value;
+  std::memcpy(&value, at, sizeof value);
+  return edgeseg::to_float(value);
+}
+
+bool near(const uint8_t* got, const uint8_t* want, DataType type) {
+  if (type == DataType::kINT8) return *got == *want;
+  const bool half = type == DataType::kHALF;
+  const float a = half ? value_of<edgeseg::Half>(got) : value_of<float>(got);
+  const float b = half ? value_of<edgeseg::Half>(want) : value_of<float>(want);
+  return a == b || (a != a && b != b) || std::fabs(a - b) <= (half ? 2e-3f : 1e-5f) * (1 + std::fabs(b));
+}
+
+}  // namespace
+
+bool close(const std::vector<uint8_t>& got, const std::vector<uint8_t>& want, DataType type, bool exact) {
+  if (exact || got.size() != want.size()) return got == want;
+  size_t off = 0;
+  for (size_t i = 0; i < got.size(); i += (size_t)bytes_of(type)) off += !near(&got[i], &want[i], type);
+  return off <= (type == DataType::kINT8 ? got.size() / 1000 : 0);
 }
 
 std::vector<uint8_t> pack(const std::vector<uint8_t>& linear, const Dims& dims, const Slot& slot) {

@@ -27,6 +27,13 @@ int64_t count_of(const Dims& dims);
 // A tensor as the launchers see it; ranks other than 4 and 3 become a row.
 EsTensor es_tensor(const Dims& dims, const Slot& slot, void* data);
 
+// As TensorRT describes it; `open`: the first size is not known yet.
+nvinfer1::PluginTensorDesc desc_of(const Dims& dims, const Slot& slot);
+nvinfer1::DynamicPluginTensorDesc dynamic_of(const Dims& dims, const Slot& slot, bool open);
+
+// Are two tensors the same? Not `exact`: within the type's tolerance; one in a thousand int8 values may differ where halves round.
+bool close(const std::vector<uint8_t>& got, const std::vector<uint8_t>& want, nvinfer1::DataType type, bool exact);
+
 // Linear bytes in the slot's format, padding 0.
 std::vector<uint8_t> pack(const std::vector<uint8_t>& linear, const Dims& dims, const Slot& slot);
 

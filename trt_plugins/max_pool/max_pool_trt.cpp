@@ -28,7 +28,8 @@ struct Window : Operator {
   }
 
   Status one_byte() const {
-    return (int64_t)window_.kernel_h * window_.kernel_w <= 256 ? nullptr : "kernel_shape has more than 256 places: no byte holds them";
+    const int64_t places = (int64_t)window_.kernel_h * window_.kernel_w;
+    return places <= 256 ? nullptr : "kernel_shape has more than 256 places: no byte holds them";
   }
 
   template <class E>
