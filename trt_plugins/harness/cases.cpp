@@ -82,6 +82,7 @@ Case roi_align(bool max_mode) {
              floats("spatial_scales", {0.5f, INFINITY}), floats("spatial_scales", {1, 1, 1, 1, 1, 1}),
              floats("canonical_size", {0}), ints("output_width", {1025}), ints("sampling_ratio", {129})};
   c.inputs = {{7, 4}, {7}};
+  c.tied = {{0, 1}, {1, 0}};
   for (size_t i = 0; i < levels; ++i) c.inputs.push_back({2, 35, (int64_t)(32 >> i), (int64_t)(36 >> i)});
   c.output_dims = [=](const std::vector<Dims>& in) { return std::vector<Dims>{{in[0][0], in[2][1], oh, ow}}; };
   for (DataType index : {DataType::kINT32, DataType::kINT64}) {

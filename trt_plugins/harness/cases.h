@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "fakes.h"
@@ -22,6 +23,7 @@ struct Case {
 
   std::vector<Dims> inputs;  // sizes for the numbers
   std::function<std::vector<Dims>(const std::vector<Dims>&)> output_dims;
+  std::vector<std::pair<size_t, size_t>> tied;  // (input, axis) whose size follows from other inputs
   std::vector<Combination> combinations;  // every one that is supported: inputs, then outputs
   std::function<std::vector<uint8_t>(size_t input, const Dims&, const Slot&)> fill;
   std::function<EsStatus(const Tensors& inputs, const Tensors& outputs)> twin;  // on linear host memory

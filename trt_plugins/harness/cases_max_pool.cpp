@@ -95,6 +95,7 @@ Case unpool(const Pooling& pooling, const Dims& output_size) {
     c.wrong.push_back(field);
   }
   c.inputs = {{2, 35, 6, 7}, {2, 35, 6, 7}};
+  c.tied = {{1, 0}, {1, 3}};
   c.output_dims = [=](const std::vector<Dims>& in) {
     const Dims& y = in[0];
     return std::vector<Dims>{output_size.empty() ? pooling.unpooled(y) : Dims{y[0], y[1], output_size[0], output_size[1]}};
@@ -132,6 +133,7 @@ Case unpool_indices(const Pooling& pooling) {
   c.known_fields.push_back("output_size");
   c.wrong.push_back(ints("output_size", {4}));
   c.inputs = {{2, 5, 6, 7}, {2, 5, 6, 7}};
+  c.tied = {{1, 0}, {1, 3}};
   c.output_dims = [=](const std::vector<Dims>& in) { return std::vector<Dims>{pooling.unpooled(in[0])}; };
   for (DataType type : {DataType::kFLOAT, DataType::kHALF, DataType::kINT8}) {
     c.combinations.push_back({linear(type), linear(DataType::kINT64), linear(type)});

@@ -305,6 +305,12 @@ class Driver {
       refused([&] { return change(first, case_.inputs, other) != 0; },
               "onShapeChange refuses another size of output " + std::to_string(i));
     }
+    for (const auto& [input, axis] : case_.tied) {
+      std::vector<Dims> shorter = case_.inputs;
+      shorter[input][axis] -= 1;
+      refused([&] { return change(first, shorter, outputs) != 0; },
+              "onShapeChange refuses another size of input " + std::to_string(input) + " alone");
+    }
     std::vector<Dims> huge = case_.inputs;
     huge[0][0] = 1LL << 31;
     refused([&] { return change(first, huge, case_.output_dims(huge)) != 0; }, "onShapeChange refuses a size beyond int32");

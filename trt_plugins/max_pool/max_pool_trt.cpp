@@ -96,6 +96,14 @@ struct Unpool : Window {
     return nullptr;
   }
 
+  // The launcher is handed a bare pointer to indices.
+  Status sizes(const Shape<int64_t>* in) const {
+    for (int32_t i = 0; i < 4; ++i) {
+      if (in[0].d[i] != in[1].d[i]) return "the second input must have the size of the first";
+    }
+    return nullptr;
+  }
+
   bool sized_ = false;
   int32_t size_[2] = {};
 };

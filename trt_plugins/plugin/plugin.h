@@ -4,6 +4,7 @@
 //   int32_t outputs() const
 //   Status types(in, count, out) const          output types from input types; also checks how many inputs there are
 //   Status shapes(make, in, count, out) const   output shapes, for Expr and int64_t alike (shapes.h)
+//   Status sizes(in) const                      input sizes that must agree, once they are known; optional
 //   bool supports(at, slots) const              whether slots[at] goes with slots[0..at-1]; inputs first, then outputs
 //   size_t workspace(outputs) const             bytes, of outputs at their largest; optional
 //   Status enqueue(const Call&) const           one launch
@@ -45,6 +46,7 @@ struct Call {
 
 // What an operator need not say.
 struct Operator {
+  Status sizes(const Shape<int64_t>*) const { return nullptr; }
   size_t workspace(const EsTensor*) const { return 0; }
 };
 
@@ -191,6 +193,7 @@ class Plugin final : public nvinfer1::IPluginV3,
     std::array<Shape<int64_t>, kMaxTensors> from, to;
     for (int32_t i = 0; i < inputs; ++i) from[i] = shape_of(in[i].dims);
     if (const Status problem = op_.shapes(Numbers{}, from.data(), inputs, to.data())) return problem;
+    if (const Status problem = op_.sizes(from.data())) return problem;
     for (int32_t i = 0; i < outputs; ++i) {
       if (to[i].rank != out[i].dims.nbDims) return "an output has another number of dimensions than the inputs ask for";
       for (int32_t j = 0; j < to[i].rank; ++j) {

@@ -61,6 +61,11 @@ struct RoIAlign : Operator {
     return nullptr;
   }
 
+  // The launcher is handed bare pointers to both: how much lies behind them is known here alone.
+  Status sizes(const Shape<int64_t>* in) const {
+    return in[0].d[1] == 4 && in[1].d[0] == in[0].d[0] ? nullptr : "rois must be (K, 4) and batch_indices (K), of one K";
+  }
+
   bool supports(int32_t at, const Slot* slots) const {
     if (at == 0) return linear(slots[0], DataType::kFLOAT);  // coordinates are float32 in every precision
     if (at == 1) return linear(slots[1], DataType::kINT32) || linear(slots[1], DataType::kINT64);
