@@ -97,7 +97,7 @@ def _build(folder: ModelFolder, adapter: Any, fields: dict[str, Any], options: B
             directory,
             fields,
             build_seconds=round(time.monotonic() - started, 3),
-            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            created=datetime.now(timezone.utc).isoformat(timespec="microseconds"),
         )
         write_json(directory / INFO, info)
     return Engine(target, info)

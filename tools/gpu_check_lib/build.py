@@ -92,8 +92,11 @@ def build_cuda(nvcc: Path, capability: str, folder: Path) -> Built:
         "-Xlinker",
         "--no-undefined",
         "-Xlinker",
-        f"--version-script={PLUGINS / 'cmake' / 'kernels.map'}",
+        "--version-script=kernels.map",
     ]
+    # nvcc splits what it hands to the linker at spaces: the script is named from where it runs.
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(PLUGINS / "cmake" / "kernels.map", folder / "kernels.map")
     return _build([str(nvcc), flag, *CUDA_FLAGS], sources, link, folder / "libedgeseg_kernels.so")
 
 
@@ -118,20 +121,20 @@ def build_probe(nvcc: Path, capability: str, folder: Path) -> Path:
 
 
 def _build(compile_: list[str], sources: list[Path], link: list[str], library: Path) -> Built:
-    started = time.monotonic()
+    started, library = time.monotonic(), library.absolute()
     library.parent.mkdir(parents=True, exist_ok=True)
     objects = [library.parent / f"{library.stem}-{path.parent.name}-{path.name}.o" for path in sources]
     with ThreadPoolExecutor(max(1, min(len(sources), os.cpu_count() or 1))) as pool:
         pairs = zip(sources, objects, strict=True)
         said = list(pool.map(lambda pair: _run([*compile_, "-c", str(pair[0]), "-o", str(pair[1])]), pairs))
-    _run([*link, *map(str, objects), "-o", str(library)])
+    _run([*link, *map(str, objects), "-o", str(library)], library.parent)
     warnings = [line for text in said for line in text.splitlines() if "warning" in line.lower()]
     return Built(library, time.monotonic() - started, warnings)
 
 
-def _run(command: list[str]) -> str:
+def _run(command: list[str], folder: Path | None = None) -> str:
     """What the compiler said."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     if done.returncode:
         raise BuildError(f"{' '.join(command)}\n{(done.stderr or done.stdout).strip()[-4000:]}")
     return done.stdout + done.stderr
