@@ -61,6 +61,8 @@ def list_engines(
         return
     columns = ["model", "key", "backend", "precision", "threads", "bytes", "created", "problem"][model is not None :]
     title = f"{len(rows)} engines of {model or 'the shipped models'}"
+    for row in rows:
+        row["created"] = str(row["created"] or "")[:19]  # to the second, UTC
     print_table(title, columns, [[row[name] for name in columns] for row in rows], right=["threads", "bytes"])
 
 

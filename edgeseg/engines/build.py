@@ -11,7 +11,7 @@ from edgeseg.engines.cache import INFO, Engine, cache_lock
 from edgeseg.engines.keys import check_threads, engine_fields, engine_key, preprocessing_digest, target_profile
 from edgeseg.engines.lowering import freeze_shape
 from edgeseg.engines.options import BuildOptions, check_options
-from edgeseg.engines.session import BuildJob, Progress, Session, check_precision, default_threads, get_backend
+from edgeseg.engines.session import BuildJob, Progress, Session, check_precision, check_runnable, default_threads, get_backend
 from edgeseg.errors import BackendError
 from edgeseg.files import atomic_directory, check_writable, write_json
 from edgeseg.folder import GRAPH, RANGES, ModelFolder
@@ -146,6 +146,7 @@ def load_named(
 
     Every file's SHA-256 is verified before a backend reads it.
     """
+    check_runnable(backend)
     engine = build_named(folder, backend, precision, threads, progress)
     return open_built(engine)
 

@@ -9,7 +9,7 @@ from edgeseg.engines.keys import check_threads
 from edgeseg.engines.options import BuildOptions
 from edgeseg.engines.segmenter import Segmenter
 from edgeseg.engines.select import choose
-from edgeseg.engines.session import Frames, Progress, Session, default_threads
+from edgeseg.engines.session import Frames, Progress, Session, check_runnable, default_threads
 from edgeseg.errors import BackendError
 from edgeseg.folder import ModelFolder
 
@@ -59,6 +59,8 @@ def load_engine(
     frames: Frames | None = None,
 ) -> Session:
     """Open the engine that ``build_engine`` gives; every file's SHA-256 is verified before a backend reads it."""
+    if backend != "auto":
+        check_runnable(backend)
     return open_built(build_engine(folder, backend, precision, threads, progress, frames=frames))
 
 

@@ -232,6 +232,17 @@ def not_runnable(backend: Backend) -> str | None:
     return asked() if asked else None
 
 
+def check_runnable(name: str) -> None:
+    """Refuse to open engines of a backend that can only build here, before one is built in vain.
+
+    Raises:
+        BackendError: says what is missing.
+    """
+    if reason := not_runnable(get_backend(name)):
+        fix = "`edgeseg build` here, then copy the model folder to a machine that has what is missing"
+        raise BackendError(f"{name} engines can be built here but not run: {reason}", fix=fix)
+
+
 def check_precision(backend: Backend, precision: str) -> None:
     """Refuse a precision that the backend or this machine does not have.
 

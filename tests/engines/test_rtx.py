@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeseg.cli.app import run
 from edgeseg.data.camvid import CLASSES
 from edgeseg.engines import build_engine, cache, load_engine
-from edgeseg.engines.build import build_named, prepared_graph
+from edgeseg.engines.build import build_named, load_named, prepared_graph
 from edgeseg.engines.keys import engine_fields, target_profile
 from edgeseg.engines.nvidia import device
 from edgeseg.engines.nvidia.described import describe_engine
@@ -154,15 +154,18 @@ def test_dynamic_models_with_a_range_of_shapes(tmp_path: Path) -> None:
 @pytest.mark.skipif(not NO_GPU, reason="there is a GPU here")
 def test_without_a_gpu_auto_leaves_it_out_and_loading_says_why(folder: ModelFolder, capfd: pytest.CaptureFixture[str]) -> None:
     assert "rtx" not in installed()
-    with pytest.raises(BackendError, match=r"rtx: no NVIDIA .*copy the model folder"):
-        load_engine(folder, "rtx", "fp16")
+    before = {path.name for path in folder.engines.glob("rtx-*")}
+    for opened in (load_engine, load_named):
+        with pytest.raises(BackendError, match=r"rtx engines .* not run: no NVIDIA .*copy the model folder"):
+            opened(folder, "rtx", "fp16")
+    assert {path.name for path in folder.engines.glob("rtx-*")} == before, "nothing is built in vain"
     assert build_engine(folder, "auto", "int8").backend != "rtx"
     with pytest.raises(BackendError, match=r"built here but not measured.*--precision fp16"):
         build_engine(folder, "rtx", "auto")
     assert run(["bench", str(folder.path), "--backend", "rtx", "--precision", "fp16"]) == 1
     out, error = capfd.readouterr()
     assert out == ""
-    assert [line for line in error.splitlines() if line.startswith("error: rtx: no NVIDIA")]
+    assert [line for line in error.splitlines() if line.startswith("error: rtx engines can be built here but not run: no NVIDIA")]
     assert "Traceback" not in error
 
 
