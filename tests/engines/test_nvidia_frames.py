@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgeseg.engines.nvidia import backend
 from edgeseg.engines.nvidia import frames as device_frames
 from edgeseg.engines.nvidia.arrays import DeviceArray
 from edgeseg.engines.nvidia.frames import FramePipeline, not_covered, open_pipeline
@@ -184,3 +185,18 @@ def test_models_that_are_not_covered_stay_on_the_cpu(folder: ModelFolder, monkey
     monkeypatch.setenv("EDGESEG_PLUGINS", "/nowhere")
     assert open_pipeline(session, manifest) is None
     assert device_frames.open_pipeline(session, manifest) is None
+
+
+def test_engines_that_are_opened_and_their_workers_take_frames(
+    tmp_path: Path, folder: ModelFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = json.dumps({"model": tiny_graph(5).SerializeToString().hex(), "profiles": []})
+    (tmp_path / backend.ENGINE).write_text(plan)
+    (tmp_path / backend.IO).write_text('{"dtypes": {}, "plugins": false}')
+    monkeypatch.setattr(device_frames, "open_pipeline", pipeline_of)
+    opened = backend.load(fake_tensorrt, "tensorrt", tmp_path, "fp32", FakeCuda())
+    frame = frames(1)[0]
+    for session in (opened, opened.worker()):
+        segmenter = Segmenter(session, folder.manifest)
+        assert isinstance(segmenter._on_device, FramePipeline)
+        assert np.mean(segmenter(frame) == plain(session, folder.manifest, frame)) > 0.999

@@ -15,7 +15,8 @@ from onnx import TensorProto, helper
 
 from edgeseg.engines.nvidia.arrays import DeviceArray
 from edgeseg.engines.nvidia.cuda import StickyCudaError, cuda_error
-from edgeseg.engines.nvidia.runner import GraphCache, NvidiaSession, open_engine
+from edgeseg.engines.nvidia.graphs import GraphCache
+from edgeseg.engines.nvidia.runner import NvidiaSession, open_engine
 from edgeseg.errors import BackendError
 from tests.engines import fake_tensorrt
 from tests.engines.fake_cuda import FakeCuda

@@ -15,6 +15,7 @@ from edgeseg.engines.lowering import to_half
 from edgeseg.engines.nvidia.child import build_in_child
 from edgeseg.engines.nvidia.cuda import Cuda
 from edgeseg.engines.nvidia.device import why_no_gpu
+from edgeseg.engines.nvidia.frames import FrameSession
 from edgeseg.engines.nvidia.runner import NvidiaSession, open_engine
 from edgeseg.engines.nvidia.worker import ENGINE, GRAPH
 from edgeseg.engines.session import BuildJob
@@ -115,7 +116,7 @@ def load(trt: Any, name: str, directory: Path, precision: str, cuda: Cuda | None
         jit_cache=directory.parent / f".jit-{directory.name}.cache",
         dtypes=said["dtypes"],
     )
-    return NvidiaSession(opened, name, precision, cuda)
+    return FrameSession(opened, name, precision, cuda)
 
 
 def plugin_path() -> Path:

@@ -13,19 +13,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.engines.nvidia.arrays import DeviceArray, device_array
-from edgeseg.engines.nvidia.runner import GraphCache
+from edgeseg.engines.nvidia.graphs import GraphCache
+from edgeseg.engines.nvidia.runner import NvidiaSession
 from edgeseg.errors import BackendError
 from edgeseg.ops import launch
 from edgeseg.plugins import plugin_library
 from edgeseg.postprocess.decode import decision_cut
 
 if TYPE_CHECKING:
-    from edgeseg.engines.nvidia.runner import NvidiaSession
     from edgeseg.manifest import InputSpec, Manifest
 
 _BGR, _CHANNELS = 0, 3
 _SCORES = ("logits", "softmax", "sigmoid")
 log = logging.getLogger("edgeseg.engines")
+
+
+class FrameSession(NvidiaSession):
+    """A session that can also take frames to their labels without leaving the device."""
+
+    def frame_pipeline(self, manifest: Manifest) -> FramePipeline | None:
+        """Frame to labels on the device; None where the kernels are not built or the model's form is not covered."""
+        return open_pipeline(self, manifest)
 
 
 def open_pipeline(session: NvidiaSession, manifest: Manifest) -> FramePipeline | None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,65 +19,17 @@ from numpy.typing import NDArray
 from edgeseg.engines.nvidia.arrays import DeviceArray, device_array
 from edgeseg.engines.nvidia.caches import make_context
 from edgeseg.engines.nvidia.cuda import Cuda, StickyCudaError
+from edgeseg.engines.nvidia.graphs import GraphCache
 from edgeseg.engines.nvidia.messages import Log
 from edgeseg.engines.session import SessionBase, TensorSpec, check_array
 from edgeseg.errors import BackendError
 
-if TYPE_CHECKING:
-    from edgeseg.engines.nvidia.frames import FramePipeline
-    from edgeseg.manifest import Manifest
-
 Shapes = tuple[tuple[int, ...], ...]
 _ALIGNMENT = 256  # bytes, of the addresses that set_tensor_address takes
-_MAX_GRAPHS, _MAX_CONTEXTS = 8, 4
+_MAX_CONTEXTS = 4
 _DTYPES = {
     "FLOAT": "float32", "HALF": "float16", "INT8": "int8", "INT32": "int32", "INT64": "int64", "BOOL": "bool", "UINT8": "uint8",
 }  # fmt: skip
-
-
-class GraphCache:
-    """Runs work on a stream, from its second time on as a captured graph; the least recently used graphs are dropped."""
-
-    def __init__(self, cuda: Cuda, stream: int, limit: int = _MAX_GRAPHS) -> None:
-        self._cuda, self._stream, self._limit = cuda, stream, limit
-        self._graphs: OrderedDict[Hashable, Any] = OrderedDict()
-        self._seen: OrderedDict[Hashable, None] = OrderedDict()
-        self.capturable = True
-
-    def run(self, key: Hashable, enqueue: Callable[[], None]) -> None:
-        """Give the work of ``enqueue`` to the stream; everything it depends on must be in ``key``."""
-        if key in self._graphs:
-            self._graphs.move_to_end(key)
-            self._cuda.launch(self._graphs[key], self._stream)
-        elif key in self._seen and self.capturable:
-            self._capture(key, enqueue)
-        else:
-            # Plain once: a first enqueue brings the context up to date, which must not happen inside a capture.
-            enqueue()
-            self._seen[key] = None
-            while len(self._seen) > 4 * self._limit:
-                self._seen.popitem(last=False)
-
-    def _capture(self, key: Hashable, enqueue: Callable[[], None]) -> None:
-        try:
-            graph = self._cuda.capture(self._stream, enqueue)
-        except StickyCudaError:
-            raise
-        except BackendError:
-            self.capturable = False  # control flow and some plugins cannot be captured: they still run
-            enqueue()
-            return
-        self._graphs[key] = graph
-        while len(self._graphs) > self._limit:
-            self._cuda.free_graph(self._graphs.popitem(last=False)[1])
-        self._cuda.launch(graph, self._stream)
-
-    def drop(self, matches: Callable[[Any], bool] = lambda _: True) -> None:
-        """Free the graphs whose key ``matches``."""
-        for key in [key for key in self._graphs if matches(key)]:
-            self._cuda.free_graph(self._graphs.pop(key))
-        for key in [key for key in self._seen if matches(key)]:
-            del self._seen[key]
 
 
 @dataclass
@@ -167,13 +119,7 @@ class NvidiaSession(SessionBase):
     def worker(self) -> NvidiaSession:
         """Another session on the same engine with a stream, contexts and buffers of its own: one per thread."""
         self._check_open()
-        return NvidiaSession(self.opened, self.backend, self.precision, self.cuda)
-
-    def frame_pipeline(self, manifest: Manifest) -> FramePipeline | None:
-        """Frame to labels on the device; None where the kernels are not built or the model's form is not covered."""
-        from edgeseg.engines.nvidia.frames import open_pipeline
-
-        return open_pipeline(self, manifest)
+        return type(self)(self.opened, self.backend, self.precision, self.cuda)
 
     # --- running ---
 
