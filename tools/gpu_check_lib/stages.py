@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -12,9 +13,9 @@ from gpu_check_lib.case import Case
 from gpu_check_lib.check import bound, run_case
 from gpu_check_lib.device import GUARD, Device
 from gpu_check_lib.operators import all_cases
-from gpu_check_lib.worker import Work
 
 Specification = dict[str, Any]
+Work = Callable[[str], dict[str, Any]]
 
 
 def _device(specification: Specification, guard: int = GUARD) -> Device:

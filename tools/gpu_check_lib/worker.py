@@ -9,11 +9,11 @@ import json
 import os
 import time
 import traceback
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-Work = Callable[[str], dict[str, Any]]
+if TYPE_CHECKING:
+    from gpu_check_lib.stages import Work
 
 
 def main(path: str) -> int:
