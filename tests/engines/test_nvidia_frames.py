@@ -113,14 +113,18 @@ def test_out_is_written_and_earlier_labels_stay(folder: ModelFolder) -> None:
 def test_frames_on_the_device_are_read_where_they_are(folder: ModelFolder) -> None:
     session = session_of()
     pipeline = pipeline_of(session, folder.manifest)
-    frame = frames(1)[0]
+    uploaded, frame = frames(2)
     expected = pipeline(frame)
+    pipeline(uploaded)
     address = session.cuda.malloc(frame.nbytes)
     fake_tensorrt.at(address, frame.shape, "uint8")[...] = frame
     copies = session.cuda.copies
     for count in range(1, 4):
         assert np.array_equal(pipeline(DeviceArray(address, frame.shape, "uint8", None)), expected)
         assert session.cuda.copies == copies + count, "only the labels are copied"
+    palette = np.random.default_rng(0).integers(0, 256, (256, 3), dtype=np.uint8)
+    blended = pipeline.overlay(palette, 128, np.empty_like(frame))
+    assert np.array_equal(blended, (frame.astype(int) + palette[expected].astype(int) + 1) >> 1), "over that very frame"
     other = frames(2)[1]
     for _ in range(3):
         assert np.array_equal(pipeline(other), plain(session, folder.manifest, other))

@@ -114,9 +114,7 @@ class FramePipeline:
         session, device = self.session, self._device
         session.cuda.copy(device["palette"], np.ascontiguousarray(palette_bgr).ctypes.data, 256 * _CHANNELS, session.stream)
         row = width * _CHANNELS
-        args = launch.Overlay(
-            device["frame"], row, device["blended"], row, device["labels"], device["palette"], height, width, alpha
-        )
+        args = launch.Overlay(self._source, row, device["blended"], row, device["labels"], device["palette"], height, width, alpha)
         self._launch("overlay", args)
         session.cuda.copy(self._staging["frame"].ctypes.data, device["blended"], out.nbytes, session.stream)
         session.cuda.synchronize(session.stream)
@@ -146,7 +144,7 @@ class FramePipeline:
         swap = int(self.manifest.input.colour_order == "rgb")
         factors = launch.c_float * 3
         args = launch.Preprocess(
-            self._device["frame"],
+            self._source,
             None,
             width * _CHANNELS,
             _BGR,
