@@ -14,6 +14,13 @@ from edgeseg.folder import GRAPH, ModelFolder
 from edgeseg.manifest import ClassInfo, InputSpec, Manifest
 
 HEIGHT, WIDTH, STRIDE = 32, 48, 4
+WRONG_FEEDS = [  # of its graph, and what every session's refusal says
+    ({}, "exactly"),
+    ({"frame": np.zeros((1, 3, HEIGHT, WIDTH), np.float32)}, "exactly"),
+    ({"image": np.zeros((1, 3, HEIGHT, WIDTH + 1), np.float32)}, "shape"),
+    ({"image": np.zeros((1, 3, HEIGHT, WIDTH), np.float64)}, "dtype"),
+    ({"image": np.zeros((1, 3, WIDTH, HEIGHT), np.float32).transpose(0, 1, 3, 2)}, "contiguous"),
+]
 
 
 def tiny_graph(num_classes: int = 5, seed: int = 0, batch: int = 1, dynamic: bool = False) -> onnx.ModelProto:

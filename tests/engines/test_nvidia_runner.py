@@ -20,7 +20,7 @@ from edgeseg.engines.nvidia.runner import NvidiaSession, open_engine
 from edgeseg.errors import BackendError
 from tests.engines import fake_tensorrt
 from tests.engines.fake_cuda import FakeCuda
-from tests.tiny_model import HEIGHT, WIDTH, tiny_graph
+from tests.tiny_model import HEIGHT, WIDTH, WRONG_FEEDS, tiny_graph
 
 RNG = np.random.default_rng(0)
 OUT = (1, 5, HEIGHT // 4, WIDTH // 4)
@@ -150,11 +150,7 @@ def test_workers_share_the_engine_and_nothing_else(session: NvidiaSession) -> No
 @pytest.mark.parametrize(
     ("feeds", "told"),
     [
-        ({}, "exactly"),
-        ({"frame": np.zeros((1, 3, HEIGHT, WIDTH), np.float32)}, "exactly"),
-        ({"image": np.zeros((1, 3, HEIGHT, WIDTH + 1), np.float32)}, "shape"),
-        ({"image": np.zeros((1, 3, HEIGHT, WIDTH), np.float64)}, "dtype"),
-        ({"image": np.zeros((1, 3, WIDTH, HEIGHT), np.float32).transpose(0, 1, 3, 2)}, "contiguous"),
+        *WRONG_FEEDS,
         ({"image": DeviceArray(4096, (1, 3, 1, 1), "float32", None)}, "shape"),
         ({"image": DeviceArray(4096, (1, 3, HEIGHT, WIDTH), "float16", None)}, "dtype float16"),
     ],

@@ -13,7 +13,7 @@ from edgeseg.engines import Session, load_engine
 from edgeseg.engines.session import check_precision, default_threads, get_backend, installed
 from edgeseg.errors import BackendError
 from edgeseg.folder import ModelFolder
-from tests.tiny_model import HEIGHT, WIDTH, calibrated, tiny_folder
+from tests.tiny_model import HEIGHT, WIDTH, WRONG_FEEDS, calibrated, tiny_folder
 
 RNG = np.random.default_rng(0)
 KINDS = [("ort", "fp32"), ("ort", "int8"), ("openvino", "fp32"), ("openvino", "bf16"), ("openvino", "int8")]
@@ -77,16 +77,7 @@ def test_openvino_fp32_agrees_with_ort(folder: ModelFolder) -> None:
 
 
 @pytest.mark.parametrize("backend", ["ort", "openvino"])
-@pytest.mark.parametrize(
-    ("feeds", "told"),
-    [
-        ({}, "exactly"),
-        ({"frame": np.zeros((1, 3, HEIGHT, WIDTH), np.float32)}, "exactly"),
-        ({"image": np.zeros((1, 3, HEIGHT, WIDTH + 1), np.float32)}, "shape"),
-        ({"image": np.zeros((1, 3, HEIGHT, WIDTH), np.float64)}, "dtype"),
-        ({"image": np.zeros((1, 3, WIDTH, HEIGHT), np.float32).transpose(0, 1, 3, 2)}, "contiguous"),
-    ],
-)
+@pytest.mark.parametrize(("feeds", "told"), WRONG_FEEDS)
 def test_wrong_feeds_are_refused(folder: ModelFolder, backend: str, feeds: dict[str, np.ndarray], told: str) -> None:
     with pytest.raises(BackendError, match=told):
         open_session(folder, backend, "fp32").run(feeds)

@@ -22,19 +22,6 @@ PALETTE = np.random.default_rng(1).integers(0, 256, (256, 3), dtype=np.uint8)
 sides = st.integers(1, 24)
 
 
-@pytest.fixture(scope="module")
-def twin() -> launch.Library:
-    try:
-        return launch.cpu_library()
-    except OSError:
-        pytest.skip("the CPU twins are not built: no libedgeseg_ops.so")
-
-
-@pytest.fixture(scope="module")
-def kernel(tmp_path_factory: pytest.TempPathFactory) -> launch.Library:
-    return host_cuda.build(KERNEL, tmp_path_factory.mktemp("kernel"))
-
-
 def draw(kind: str, h: int, w: int, seed: int = 0, pad: int = 0) -> np.ndarray:
     """A frame of ``kind`` whose rows lie ``pad`` pixels further apart than they must; NV12 of twice the size."""
     rng = np.random.default_rng(seed)

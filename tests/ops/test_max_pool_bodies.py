@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +24,7 @@ from edgeseg.ops.max_pool import (
     max_unpool_reference,
 )
 from edgeseg.ops.max_pool_bodies import primitive_pool_codes, primitive_unpool_codes
+from tests.ops import rtx
 
 PRIMITIVE_LACKS = {"MaxUnpool", "NonZero", "RoiAlign"}
 TILES, OVERLAPPING = Window((2, 2), (2, 2)), Window((3, 3), (2, 2), (1, 1, 1, 1))
@@ -211,46 +209,16 @@ def test_openvino_runs_the_bodies(window: Window, kind: str) -> None:
     assert np.array_equal(found["z"], planes)
 
 
-BUILD = """
-import json, sys
-import tensorrt_rtx as trt
-logger = trt.Logger(trt.Logger.ERROR)
-builder = trt.Builder(logger)
-network = builder.create_network(0)
-parser = trt.OnnxParser(network, logger)
-if not parser.parse_from_file(sys.argv[1]):
-    sys.exit(str([str(parser.get_error(i)) for i in range(parser.num_errors)]))
-config = builder.create_builder_config()
-wanted = [trt.ComputeCapability.SM86, trt.ComputeCapability.SM89, trt.ComputeCapability.SM120]
-config.num_compute_capabilities = len(wanted)
-for i, capability in enumerate(wanted):
-    config.set_compute_capability(capability, i)
-engine = builder.build_serialized_network(network, config)
-print(json.dumps(0 if engine is None else engine.nbytes))
-"""
-
-
-def rtx_bytes(model: onnx.ModelProto, folder: Path) -> int:
-    """The size of an engine for SM 86, 89 and 120; built in a process of its own, which a graph may abort."""
-    path = folder / "pools.onnx"
-    onnx.save(model, str(path))
-    child = subprocess.run([sys.executable, "-c", BUILD, str(path)], capture_output=True, text=True)
-    assert child.returncode == 0, child.stderr[-2000:]
-    return int(json.loads(child.stdout.splitlines()[-1]))
-
-
 @pytest.mark.parametrize("element", [TensorProto.FLOAT, TensorProto.FLOAT16], ids=["fp32", "fp16"])
 @pytest.mark.parametrize("by_index", [False, True], ids=["codes", "indices"])
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
 def test_tensorrt_rtx_builds_the_primitive_bodies(tmp_path: Path, window: Window, by_index: bool, element: int) -> None:
-    pytest.importorskip("tensorrt_rtx")
     attached = attach(there_and_back((1, 8, 17, 24), window, by_index, element), "primitive")
     # The parser takes a function named MaxUnpool for the standard operator, which it lacks: inline first.
-    assert rtx_bytes(inline(attached), tmp_path) > 0
+    assert rtx.build(inline(attached), tmp_path).size > 0
 
 
 def test_tensorrt_rtx_builds_codes_that_cross_its_border(tmp_path: Path) -> None:
-    pytest.importorskip("tensorrt_rtx")
     info, (n, c, h, w) = helper.make_tensor_value_info, (1, 8, 16, 24)
     kinds = [("x", TensorProto.FLOAT, (n, c, h, w)), ("given", TensorProto.UINT8, (n, c, h // 2, w // 2))]
     attributes = {"kernel_shape": [2, 2], "strides": [2, 2]}
@@ -267,4 +235,4 @@ def test_tensorrt_rtx_builds_codes_that_cross_its_border(tmp_path: Path) -> None
     outputs = [info("codes", TensorProto.UINT8, None), info("z", TensorProto.FLOAT, None)]
     model = _model(helper.make_graph(nodes, "border", [info(*kind) for kind in kinds], outputs))
     model.functions.extend(functions)
-    assert rtx_bytes(inline(model), tmp_path) > 0
+    assert rtx.build(inline(model), tmp_path).size > 0

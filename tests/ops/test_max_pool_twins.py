@@ -34,13 +34,6 @@ TYPES = ("float32", "float16", "int8")
 SPECIAL = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0]
 
 
-def _twins() -> launch.Library:
-    try:
-        return launch.cpu_library()
-    except OSError:
-        pytest.skip("the CPU twins are not built: no libedgeseg_ops.so")
-
-
 @pytest.fixture(scope="session")
 def items(tmp_path_factory: pytest.TempPathFactory) -> launch.Library:
     """The kernels' work items, run one after the other."""
@@ -54,9 +47,10 @@ def items(tmp_path_factory: pytest.TempPathFactory) -> launch.Library:
     return launch.Library(built, "cpu")
 
 
-@pytest.fixture(params=["twins", "items"], scope="session")
+@pytest.fixture(params=["twin", "items"], scope="session")
 def library(request: pytest.FixtureRequest) -> launch.Library:
-    return _twins() if request.param == "twins" else request.getfixturevalue("items")
+    found: launch.Library = request.getfixturevalue(request.param)
+    return found
 
 
 def draw(shape: tuple[int, ...], dtype: str, seed: int, kind: str = "normal") -> np.ndarray:
@@ -208,7 +202,7 @@ def test_indices_agree_with_loops(
 
 
 @pytest.mark.parametrize("bad", [-1, 32, 33, 2**32 + 3, -(2**40)])
-def test_an_index_outside_the_tensor(items: launch.Library, bad: int) -> None:
+def test_an_index_outside_the_tensor(items: launch.Library, twin: launch.Library, bad: int) -> None:
     y, indices = np.arange(1, 9, dtype=np.float32).reshape(1, 2, 2, 2), np.array([0, 2, 8, 10, 16, 18, 24, bad]).reshape(1, 2, 2, 2)
     # The kernels drop it, ...
     kept = np.zeros((1, 2, 4, 4), np.float32)
@@ -218,7 +212,7 @@ def test_an_index_outside_the_tensor(items: launch.Library, bad: int) -> None:
     out = np.full((1, 2, 4, 4), 77, np.float32)
     args = launch.MaxUnpoolIndices(launch.tensor_of(y), indices.ctypes.data, launch.tensor_of(out), None)
     with pytest.raises(ValueError, match="an index lies outside"):
-        _twins().run("max_unpool_indices", args, 1)
+        twin.run("max_unpool_indices", args, 1)
     assert (out == 77).all()
 
 
@@ -245,8 +239,7 @@ def test_nan_wins_and_minus_infinity_names_its_first_place(library: launch.Libra
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("shape", [(0, 3, 6, 8), (2, 0, 6, 8)])
-def test_an_empty_batch(dtype: str, shape: tuple[int, ...]) -> None:
-    _twins()
+def test_an_empty_batch(twin: launch.Library, dtype: str, shape: tuple[int, ...]) -> None:
     window, x = Window((2, 2), (2, 2)), np.empty(shape, dtype)
     values, codes = max_pool_argmax(x, window)
     assert values.shape == codes.shape == (*shape[:2], 3, 4)
@@ -325,8 +318,7 @@ def test_halves_are_ordered_as_the_device_orders_them(items: launch.Library) -> 
     assert function(0x7BFE, 0x8000 - 3) == 0  # around infinity and the zeros
 
 
-def test_many_threads_give_what_one_gives() -> None:
-    _twins()
+def test_many_threads_give_what_one_gives(twin: launch.Library) -> None:
     x = draw((2, 16, 64, 96), "float32", 0, "ties")
     for window in (Window((2, 2), (2, 2)), Window((3, 3), (2, 2), (1, 1, 1, 1))):
         one, four = max_pool_argmax(x, window), max_pool_argmax(x, window, threads=4)
@@ -338,8 +330,7 @@ def test_many_threads_give_what_one_gives() -> None:
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-def test_planes_larger_than_the_caches(dtype: str) -> None:
-    _twins()
+def test_planes_larger_than_the_caches(twin: launch.Library, dtype: str) -> None:
     x = draw((1, 16, 720, 768), dtype, 3, "ties")  # 8 MiB and more in every type
     values, codes = max_pool_argmax(x, TILES)
     tiles = x.reshape(1, 16, 360, 2, 384, 2).transpose(0, 1, 2, 4, 3, 5).reshape(1, 16, 360, 384, 4)
@@ -350,8 +341,7 @@ def test_planes_larger_than_the_caches(dtype: str) -> None:
     assert same(max_unpool(values, codes, TILES, threads=2), np.ascontiguousarray(expected))
 
 
-def test_torch_agrees() -> None:
-    _twins()
+def test_torch_agrees(twin: launch.Library) -> None:
     torch = pytest.importorskip("torch", reason="torch is the oracle here")
     x = draw((2, 5, 36, 50), "float32", 1)
     for kernel, stride, pad in ((2, 2, 0), (3, 2, 1), (3, 3, 0), (4, 3, 2)):

@@ -29,20 +29,7 @@ FORMATS = list(launch.FORMATS)
 TYPES = ["float32", "float16", "int8"]
 
 
-@pytest.fixture(scope="session")
-def twin() -> launch.Library:
-    try:
-        return launch.cpu_library()
-    except OSError:
-        pytest.skip("the CPU twins are not built: no libedgeseg_ops.so")
-
-
-@pytest.fixture(scope="session")
-def kernel(tmp_path_factory: pytest.TempPathFactory) -> launch.Library:
-    return host_cuda.build(KERNEL, tmp_path_factory.mktemp("kernel"))
-
-
-@pytest.fixture(params=["twin", "kernel"], scope="session")
+@pytest.fixture(params=["twin", "kernel"], scope="module")
 def library(request: pytest.FixtureRequest) -> launch.Library:
     found: launch.Library = request.getfixturevalue(request.param)
     return found
