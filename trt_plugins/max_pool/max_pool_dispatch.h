@@ -64,16 +64,17 @@ EsStatus run_pairs(const Args& args, const EsTensor& full, const EsTensor& poole
   return run(item.count, item);
 }
 
-template <class Run>
-EsStatus dispatch(const EsMaxPoolArgmax& args, const Run& run) {
+// Values and codes, pooled or unpooled: pairs of a row where windows tile the plane, else packs of channels.
+template <template <class, int> class Pairs, template <class, class, int> class Pack, class Args, class Run>
+EsStatus run_with_codes(const Args& args, const EsTensor& full, const EsTensor& pooled, const Run& run) {
   if (is_empty(args.output)) return nullptr;
   return with_type(args.input.type, [&](auto type) -> EsStatus {
     using T = typename decltype(type)::type;
-    if (tiles_in_pairs(args.input, args.output, args.codes, args.window) && aligned(args.input.data, 2 * sizeof(T)))
-      return run_pairs<PoolPairs, T, 8 / sizeof(T)>(args, args.input, args.output, run);
+    if (tiles_in_pairs(full, pooled, args.codes, args.window) && aligned(full.data, 2 * sizeof(T)))
+      return run_pairs<Pairs, T, 8 / sizeof(T)>(args, full, pooled, run);
     return with_pack<T>(args.input, args.output, [&](auto width) {
       return with_kernel(args.window, [&](auto size) {
-        const PoolItem<decltype(size), T, decltype(width)::value> item(args);
+        const Pack<decltype(size), T, decltype(width)::value> item(args);
         return run(item.walk.count, item);
       });
     });
@@ -81,19 +82,13 @@ EsStatus dispatch(const EsMaxPoolArgmax& args, const Run& run) {
 }
 
 template <class Run>
+EsStatus dispatch(const EsMaxPoolArgmax& args, const Run& run) {
+  return run_with_codes<PoolPairs, PoolItem>(args, args.input, args.output, run);
+}
+
+template <class Run>
 EsStatus dispatch(const EsMaxUnpool& args, const Run& run) {
-  if (is_empty(args.output)) return nullptr;
-  return with_type(args.input.type, [&](auto type) -> EsStatus {
-    using T = typename decltype(type)::type;
-    if (tiles_in_pairs(args.output, args.input, args.codes, args.window) && aligned(args.output.data, 2 * sizeof(T)))
-      return run_pairs<UnpoolPairs, T, 8 / sizeof(T)>(args, args.output, args.input, run);
-    return with_pack<T>(args.input, args.output, [&](auto width) {
-      return with_kernel(args.window, [&](auto size) {
-        const UnpoolItem<decltype(size), T, decltype(width)::value> item(args);
-        return run(item.walk.count, item);
-      });
-    });
-  });
+  return run_with_codes<UnpoolPairs, UnpoolItem>(args, args.output, args.input, run);
 }
 
 template <class Run>
