@@ -66,7 +66,9 @@ def build_named(
 
 def _standing_in(folder: ModelFolder, adapter: Any, fields: dict[str, Any]) -> Engine | None:
     """The newest engine built with other options, perhaps elsewhere, that the backend says serves as well here."""
-    serves = getattr(adapter, "serves", lambda found, wanted: False)
+    serves = getattr(adapter, "serves", None)
+    if serves is None:
+        return None
     found = [item for item in engine_cache.engines(folder) if item.backend == adapter.NAME and serves(item.info["fields"], fields)]
     whole = (
         item for item in sorted(found, key=lambda item: str(item.info["created"]), reverse=True) if not engine_cache.verify(item)

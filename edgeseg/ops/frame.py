@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.ops import launch
+from edgeseg.ops.bilinear import resize
 
 Array = NDArray[Any]
 Bytes = NDArray[np.uint8]
@@ -39,22 +40,9 @@ def nv12_to_bgr(frame: Bytes) -> Doubles:
     return np.clip(np.stack([luma + 1.772 * u, green, luma + 1.402 * v], axis=-1), 0, 255)
 
 
-def _taps(size_in: int, size_out: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Doubles]:
-    source = np.clip((np.arange(size_out) + 0.5) * (size_in / size_out) - 0.5, 0, size_in - 1)
-    low = np.floor(source).astype(np.int64)
-    return low, np.minimum(low + 1, size_in - 1), source - low
-
-
-def _resize(planes: Doubles, size: Size) -> Doubles:
-    top, bottom, fy = _taps(planes.shape[-2], size[0])
-    left, right, fx = _taps(planes.shape[-1], size[1])
-    rows = planes[..., top, :] * (1 - fy)[:, None] + planes[..., bottom, :] * fy[:, None]
-    return np.asarray(rows[..., left] * (1 - fx) + rows[..., right] * fx)
-
-
 def _resize_depth(depth: Array, size: Size) -> Doubles:
-    weights = _resize((depth > 0).astype(np.float64), size)
-    sums = _resize(depth.astype(np.float64), size)
+    weights = resize((depth > 0).astype(np.float64), size)
+    sums = resize(depth.astype(np.float64), size)
     return np.divide(sums, weights, out=np.zeros_like(sums), where=weights > 0)
 
 
@@ -66,7 +54,7 @@ def preprocess_reference(
         planes = _resize_depth(frame, size)[None]
     else:
         colours = nv12_to_bgr(frame) if kind == "nv12" else frame.astype(np.float64)
-        planes = _resize(colours.transpose(2, 0, 1), size)
+        planes = resize(colours.transpose(2, 0, 1), size)
         planes = (0.114 * planes[0] + 0.587 * planes[1] + 0.299 * planes[2])[None] if channels == 1 else planes
         planes = planes[::-1] if swap_rb else planes
     scale, offset = (np.asarray(values, np.float64)[:channels, None, None] for values in (mul, add))

@@ -27,6 +27,7 @@ from onnx import (
 )
 
 from edgeseg.errors import OnnxError
+from edgeseg.ops.window import Window
 
 DOMAIN = "edgeseg"
 VERSION = 1
@@ -284,20 +285,13 @@ def _results(node: NodeProto, values: dict[str, ValueInfoProto]) -> list[tuple[i
     return [(TensorProto.UINT8, plane), (TensorProto.FLOAT, plane)]
 
 
-def _windows(options: dict[str, Any]) -> list[tuple[int, int, int]]:
-    """(kernel, stride, padding before and after) of each axis."""
-    pads = options.get("pads", [0] * 4)
-    sums = [pads[0] + pads[2], pads[1] + pads[3]]
-    return list(zip(options["kernel_shape"], options.get("strides", [1, 1]), sums, strict=True))
-
-
 def _pooled(plane: Dims, options: dict[str, Any]) -> Dims:
-    sizes = zip(plane, _windows(options), strict=True)
-    return [(size + pad - kernel) // stride + 1 if isinstance(size, int) else None for size, (kernel, stride, pad) in sizes]
+    window = Window.of(options)
+    return [window.pooled_side(axis, side) if isinstance(side, int) else None for axis, side in enumerate(plane)]
 
 
 def _unpooled(plane: Dims, options: dict[str, Any]) -> Dims:
     if options.get("output_size"):
         return list(options["output_size"])
-    sizes = zip(plane, _windows(options), strict=True)
-    return [(size - 1) * stride + kernel - pad if isinstance(size, int) else None for size, (kernel, stride, pad) in sizes]
+    window = Window.of(options)
+    return [window.unpooled_side(axis, side) if isinstance(side, int) else None for axis, side in enumerate(plane)]

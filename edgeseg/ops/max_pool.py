@@ -8,7 +8,6 @@ unpooled plane, the later in row-major order stays; places that nobody names are
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,31 +15,9 @@ from numpy.typing import NDArray
 
 from edgeseg.ops import launch, max_pool_bodies
 from edgeseg.ops.functions import Bodies
+from edgeseg.ops.window import Window
 
 Array = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Window:
-    """A pooling window: ``kernel`` and ``strides`` (rows, columns), ``pads`` (top, left, bottom, right) as ONNX orders them."""
-
-    kernel: tuple[int, int]
-    strides: tuple[int, int] = (1, 1)
-    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
-
-    def pooled(self, height: int, width: int) -> tuple[int, int]:
-        """The size of a pooled plane."""
-        rows = (height + self.pads[0] + self.pads[2] - self.kernel[0]) // self.strides[0] + 1
-        return rows, (width + self.pads[1] + self.pads[3] - self.kernel[1]) // self.strides[1] + 1
-
-    def unpooled(self, height: int, width: int) -> tuple[int, int]:
-        """The smallest plane that pools to this size."""
-        rows = (height - 1) * self.strides[0] + self.kernel[0] - self.pads[0] - self.pads[2]
-        return rows, (width - 1) * self.strides[1] + self.kernel[1] - self.pads[1] - self.pads[3]
-
-    def corner(self, i: int, j: int) -> tuple[int, int]:
-        """Row and column of the first place of window (i, j); outside the plane where that is padding."""
-        return i * self.strides[0] - self.pads[0], j * self.strides[1] - self.pads[1]
 
 
 # --- references in plain loops ----------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from onnx import FunctionProto, TensorProto, helper
 from edgeseg.errors import OnnxError
 from edgeseg.ops.body import BodyWriter
 from edgeseg.ops.functions import Bodies, Shape
+from edgeseg.ops.window import Window
 
 Attributes = dict[str, Any]
 
@@ -40,10 +41,9 @@ class _Window:
     """The window of a node, by axis: ``pads`` before, ``ends`` after."""
 
     def __init__(self, attributes: Attributes) -> None:
-        self.kernel: list[int] = list(attributes["kernel_shape"])
-        self.strides: list[int] = list(attributes.get("strides") or [1, 1])
-        all_pads: list[int] = list(attributes.get("pads") or [0, 0, 0, 0])
-        self.pads, self.ends = all_pads[:2], all_pads[2:]
+        self._window = Window.of(attributes)
+        self.kernel, self.strides = list(self._window.kernel), list(self._window.strides)
+        self.pads, self.ends = list(self._window.pads[:2]), list(self._window.pads[2:])
         self.size: list[int] = list(attributes.get("output_size") or [])
 
     @property
@@ -56,10 +56,10 @@ class _Window:
         return [(dy * self.kernel[1] + dx, dy, dx) for dy, dx in np.ndindex(*self.kernel)]
 
     def pooled(self, plane: tuple[int, ...]) -> list[int]:
-        return [(plane[a] + self.pads[a] + self.ends[a] - self.kernel[a]) // self.strides[a] + 1 for a in (0, 1)]
+        return list(self._window.pooled(*plane))
 
     def unpooled(self, plane: tuple[int, ...]) -> list[int]:
-        return self.size or [(plane[a] - 1) * self.strides[a] + self.kernel[a] - self.pads[a] - self.ends[a] for a in (0, 1)]
+        return self.size or list(self._window.unpooled(*plane))
 
 
 # --- standard ---------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import FunctionProto, TensorProto
 
 from edgeseg.ops import launch
+from edgeseg.ops.bilinear import resize
 from edgeseg.ops.body import BodyWriter
 from edgeseg.ops.functions import Bodies, Shape
 
@@ -29,22 +30,10 @@ HUGE = 1e30
 # --- reference --------------------------------------------------------------------------------------------------------
 
 
-def _taps(size_in: int, size_out: int, align_corners: bool) -> tuple[NDArray[np.int64], NDArray[np.int64], Doubles]:
-    """Lower index, upper index and the upper one's weight for each output of one axis."""
-    places = np.arange(size_out)
-    step, shift = ((size_in - 1) / max(size_out - 1, 1), 0.0) if align_corners else (size_in / size_out, 0.5)
-    source = np.clip((places + shift) * step - shift, 0, size_in - 1)
-    low = np.floor(source).astype(np.int64)
-    return low, np.minimum(low + 1, size_in - 1), source - low
-
-
 def upsampled_reference(logits: Array, size: Size, align_corners: bool = False) -> Doubles:
     """(N, C, h, w) of any type, cleaned and interpolated bilinearly to (N, C, *size)."""
     clean = np.clip(np.nan_to_num(logits.astype(np.float64), nan=-HUGE), -HUGE, HUGE)
-    top, bottom, fy = _taps(clean.shape[2], size[0], align_corners)
-    left, right, fx = _taps(clean.shape[3], size[1], align_corners)
-    rows = clean[:, :, top] * (1 - fy)[:, None] + clean[:, :, bottom] * fy[:, None]
-    return np.asarray(rows[..., left] * (1 - fx) + rows[..., right] * fx)
+    return resize(clean, size, align_corners)
 
 
 def upsample_argmax_reference(

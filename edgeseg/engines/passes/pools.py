@@ -23,6 +23,7 @@ from calibration.graph import (
     unique_name,
 )
 from edgeseg.ops.functions import DOMAIN, Shape, declare, known_shapes
+from edgeseg.ops.window import Window
 
 _LARGEST_WINDOW = 256  # a code is one byte
 
@@ -120,18 +121,12 @@ def _window(node: NodeProto, shapes: dict[str, Shape]) -> dict[str, Any] | None:
     return window
 
 
-def _axes(plane: list[int], window: dict[str, Any]) -> list[tuple[int, int, int, int]]:
-    pads = window["pads"]
-    both = (pads[0] + pads[2], pads[1] + pads[3])
-    return list(zip(plane, window["kernel_shape"], window["strides"], both, strict=True)) if plane else []
-
-
 def _pooled(plane: list[int], window: dict[str, Any]) -> list[int]:
-    return [(size + pad - kernel) // stride + 1 for size, kernel, stride, pad in _axes(plane, window)]
+    return list(Window.of(window).pooled(*plane)) if plane else []
 
 
 def _unpooled(plane: list[int], window: dict[str, Any]) -> list[int]:
-    return [(size - 1) * stride + kernel - pad for size, kernel, stride, pad in _axes(plane, window)]
+    return list(Window.of(window).unpooled(*plane)) if plane else []
 
 
 def _become(node: NodeProto, op_type: str, options: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeseg.errors import OnnxError
+from edgeseg.ops.functions import Shape, known_shapes
 
 
 def scatter_unpools(model: onnx.ModelProto) -> None:
@@ -16,12 +17,10 @@ def scatter_unpools(model: onnx.ModelProto) -> None:
         OnnxError: a MaxUnpool whose size is unknown.
     """
     if any(node.op_type == "MaxUnpool" for node in model.graph.node):
-        _scatter_unpools(onnx.shape_inference.infer_shapes(model), model)
+        _scatter_unpools(known_shapes(model), model)
 
 
-def _scatter_unpools(inferred: onnx.ModelProto, target: onnx.ModelProto) -> None:
-    values = [*inferred.graph.value_info, *inferred.graph.output, *inferred.graph.input]
-    shapes = {value.name: _fixed_shape(value) for value in values}
+def _scatter_unpools(shapes: dict[str, Shape], target: onnx.ModelProto) -> None:
     nodes: list[onnx.NodeProto] = []
     for node in target.graph.node:
         if node.op_type != "MaxUnpool":
@@ -55,13 +54,6 @@ def _scatter(node: onnx.NodeProto, shape: tuple[int, ...], graph: onnx.GraphProt
     ]
 
 
-def _fixed_shape(value: onnx.ValueInfoProto) -> tuple[int, ...] | None:
-    kind = value.type.tensor_type
-    if not kind.HasField("shape") or any(not dim.HasField("dim_value") for dim in kind.shape.dim):
-        return None
-    return tuple(dim.dim_value for dim in kind.shape.dim)
-
-
 def _unpooled_shape(node: onnx.NodeProto, pooled: tuple[int, ...] | None, model: onnx.ModelProto) -> tuple[int, ...]:
     # Shape inference leaves MaxUnpool open when output_shape is given: read it, else apply the operator's formula.
     if len(node.input) > 2 and node.input[2]:
@@ -74,6 +66,7 @@ def _unpooled_shape(node: onnx.NodeProto, pooled: tuple[int, ...] | None, model:
         raise OnnxError(f"node {name!r}: MaxUnpool of unknown size", "fixed shapes", "export with static shapes")
     kernel = attributes["kernel_shape"]
     strides, pads = attributes.get("strides", [1] * len(kernel)), attributes.get("pads", [0] * 2 * len(kernel))
+    # Of any number of axes, unlike the windows of our operators.
     spatial = [
         (size - 1) * stride + width - before - after
         for size, stride, width, before, after in zip(
