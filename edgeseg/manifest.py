@@ -21,7 +21,17 @@ VERSION: Literal[1] = 1
 Byte = Annotated[int, Field(ge=0, le=255)]
 Size = Annotated[int, Field(gt=0, le=16384)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-OutputKind = Literal["logits", "softmax", "sigmoid", "labels"]
+Task = Literal["semantic", "detection", "instance", "keypoint", "panoptic"]
+OutputKind = Literal["logits", "softmax", "sigmoid", "labels", "detections", "panoptic", "queries"]
+Modality = Literal["rgb", "rgbd", "hha", "rgb-hha"]
+CHANNELS: dict[str, tuple[int, ...]] = {"rgb": (3, 1), "rgbd": (4,), "hha": (3,), "rgb-hha": (6,)}
+"""Channels of each modality's input."""
+OUTPUTS: dict[str, tuple[str, ...]] = {
+    "detections": ("boxes", "scores", "classes"),
+    "panoptic": ("boxes", "scores", "classes", "masks", "semantic"),
+    "queries": ("class_logits", "mask_logits"),
+}
+"""Names of the graph's outputs where there are several; masks and keypoints follow in detections where the task has them."""
 
 
 class _Strict(BaseModel):
@@ -29,16 +39,24 @@ class _Strict(BaseModel):
 
 
 class ClassInfo(_Strict):
-    """One class: its name and the colour (R, G, B) it is drawn in. Its label is its place in the list."""
+    """One class: its name and the colour (R, G, B) it is drawn in. Its label is its place in the list.
+
+    ``thing``: countable objects, told apart one by one; otherwise stuff (Kirillov et al., CVPR 2019).
+    """
 
     name: Annotated[str, Field(min_length=1)]
     colour: tuple[Byte, Byte, Byte]
+    thing: bool = False
 
 
 class InputSpec(_Strict):
     """The image input: ``x = (pixel * scale - mean) / std`` per channel, resized by ``resize``, NCHW float32.
 
     ``mean`` and ``std`` follow ``colour_order`` and are in the units of ``pixel * scale`` (0..1 by default).
+
+    ``modality``: what a frame's channels are: "rgb" (3, or 1 for grey), "rgbd" (4: colour and depth), "hha" (3: horizontal
+    disparity, height, angle), "rgb-hha" (6). Depth and HHA are uint8 planes behind the colours; see ``edgeseg.data.rgbd``.
+    ``resize``: "stretch", or "letterbox": the aspect is kept, the rest at the right and the bottom is 0 after normalising.
     """
 
     name: str = "image"
@@ -46,13 +64,14 @@ class InputSpec(_Strict):
     height: Size
     batch: Annotated[int, Field(gt=0, le=1024)] = 1
     dynamic: bool = False
-    channels: Literal[1, 3] = 3
+    channels: Literal[1, 3, 4, 6] = 3
     colour_order: Literal["rgb", "bgr", "grey"] = "rgb"
     scale: Annotated[float, Field(gt=0)] = 1 / 255
     mean: tuple[float, ...]
     std: tuple[Annotated[float, Field(gt=0)], ...]
-    resize: Literal["stretch"] = "stretch"
+    resize: Literal["stretch", "letterbox"] = "stretch"
     interpolation: Literal["bilinear"] = "bilinear"
+    modality: Modality = "rgb"
 
     @model_validator(mode="after")
     def _channels_agree(self) -> InputSpec:
@@ -60,6 +79,8 @@ class InputSpec(_Strict):
             raise ValueError(f"mean has {len(self.mean)} and std {len(self.std)} values for {self.channels} channels")
         if (self.colour_order == "grey") != (self.channels == 1):
             raise ValueError(f"colour_order {self.colour_order!r} does not fit {self.channels} channels")
+        if self.channels not in CHANNELS[self.modality]:
+            raise ValueError(f"{self.channels} channels do not fit modality {self.modality!r}")
         return self
 
     @property
@@ -73,11 +94,90 @@ class OutputSpec(_Strict):
 
     h and w may be smaller than the input: the label map is upsampled bilinearly (half-pixel) with the argmax fused.
     One channel means two classes told apart by ``threshold`` on the sigmoid probability.
+
+    Other kinds have the outputs that ``OUTPUTS`` names, of one picture, in pixels of the input tensor:
+        detections: boxes (1, D, 4) x1, y1, x2, y2, scores (1, D), classes (1, D) int64, best first; D is fixed, rows that are no
+            object have class -1 and score 0. Task "instance" adds masks (1, D, m, m), the probability over the box of the
+            row's class; task "keypoint" keypoints (1, D, K, 3) x, y, score.
+        panoptic: the same with masks, and semantic (1, 1 + S, h, w), logits of "any thing" and of the S stuff classes in order.
+        queries: class_logits (1, Q, C + 1), the last for "no object", and mask_logits (1, Q, h, w).
     """
 
     name: str = "logits"
     kind: OutputKind = "logits"
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+
+class MergeSpec(_Strict):
+    """How detections or queries become a picture's segments; areas in pixels of the frame.
+
+    Attributes:
+        score: detections below it are dropped from panoptic pictures (Panoptic FPN; Mask2Former's 0.8 for queries).
+        overlap: an instance is dropped when a smaller share of its mask is still free (both papers, section "inference").
+        stuff_area: stuff segments that are smaller become void.
+        mask: probability above which a pixel belongs to a mask.
+    """
+
+    score: Annotated[float, Field(ge=0, le=1)] = 0.5
+    overlap: Annotated[float, Field(ge=0, le=1)] = 0.5
+    stuff_area: Annotated[int, Field(ge=0)] = 4096
+    mask: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+
+class CrfSpec(_Strict):
+    """A dense CRF behind the network (Kraehenbuehl and Koltun, NIPS 2011, equation 3).
+
+    Attributes:
+        w1, sigma_alpha, sigma_beta: weight, position (px) and colour (0..255) deviations of the appearance kernel.
+        w2, sigma_gamma: weight and position deviation (px) of the smoothness kernel.
+        iterations: mean-field steps.
+    """
+
+    w1: Annotated[float, Field(ge=0)] = 4.0
+    sigma_alpha: Annotated[float, Field(gt=0)] = 67.0
+    sigma_beta: Annotated[float, Field(gt=0)] = 3.0
+    w2: Annotated[float, Field(ge=0)] = 3.0
+    sigma_gamma: Annotated[float, Field(gt=0)] = 1.0
+    iterations: Annotated[int, Field(ge=0, le=100)] = 10
+
+
+class TileSpec(_Strict):
+    """Inference in tiles: the network sees ``input`` sized windows of the frame at its own scale.
+
+    Attributes:
+        overlap: pixels that neighbouring outputs share; their scores are blended.
+        border: what lies beyond the frame's edge: mirrored pixels (U-Net's overlap-tile strategy) or black.
+    """
+
+    overlap: Annotated[int, Field(ge=0)] = 32
+    border: Literal["mirror", "zero"] = "mirror"
+
+
+class LabelSpace(_Strict):
+    """One more way to label every pixel, such as geometry beside semantics (Long et al., CVPR 2015, section 5.3)."""
+
+    name: Annotated[str, Field(min_length=1)]
+    classes: Annotated[list[ClassInfo], Field(min_length=1, max_length=255)]
+
+
+class KeypointSpec(_Strict):
+    """The K keypoints of an object.
+
+    Attributes:
+        names: in order.
+        flip: index of each point's counterpart in a mirrored picture.
+        sigmas: COCO's per-point deviations k_i / 2 of the object keypoint similarity.
+    """
+
+    names: Annotated[list[str], Field(min_length=1)]
+    flip: list[int]
+    sigmas: list[Annotated[float, Field(gt=0)]]
+
+    @model_validator(mode="after")
+    def _lengths_agree(self) -> KeypointSpec:
+        if len(self.flip) != len(self.names) or len(self.sigmas) != len(self.names):
+            raise ValueError(f"{len(self.flip)} flips and {len(self.sigmas)} sigmas for {len(self.names)} names")
+        return self
 
 
 class Architecture(_Strict):
@@ -134,12 +234,17 @@ class Manifest(_Strict):
     format: Literal["edgeseg-model"] = FORMAT
     version: Literal[1] = VERSION
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    task: Literal["semantic"] = "semantic"
+    task: Task = "semantic"
     architecture: Architecture | None = None
     classes: Annotated[list[ClassInfo], Field(min_length=1, max_length=256)]
     ignore_label: Byte = 255
     input: InputSpec
     output: OutputSpec = OutputSpec()
+    spaces: list[LabelSpace] = []
+    keypoints: KeypointSpec | None = None
+    merge: MergeSpec = MergeSpec()
+    crf: CrfSpec | None = None
+    tile: TileSpec | None = None
     files: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], FileInfo] = {}
     provenance: Provenance = Provenance()
     parity: Parity | None = None
@@ -148,6 +253,13 @@ class Manifest(_Strict):
     @property
     def class_names(self) -> list[str]:
         return [item.name for item in self.classes]
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The graph's outputs in order."""
+        names = OUTPUTS.get(self.output.kind, (self.output.name,))
+        more = {"instance": ("masks",), "keypoint": ("keypoints",)} if self.output.kind == "detections" else {}
+        return (*names, *more.get(self.task, ()))
 
     def to_json(self) -> dict[str, Any]:
         return self.model_dump(mode="json")

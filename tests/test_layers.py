@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOTS = {"edgeseg": ROOT / "edgeseg", "calibration": ROOT / "calibration", "edgeseg_live": ROOT / "apps" / "edgeseg_live"}
-BASE = {"edgeseg", "errors", "files", "manifest", "folder", "onnx_guard", "onnx_structure", "onnx_stats"}
+BASE = {"edgeseg", "scene", "errors", "files", "manifest", "folder", "onnx_guard", "onnx_structure", "onnx_stats"}
 
 # A part of edgeseg -> the other parts it may import; all may import BASE. cli may import all, and nobody imports cli.
 MAY_IMPORT = {

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from edgeseg.errors import DataError, PictureError
 from edgeseg.files import sha256_json
-from edgeseg.manifest import ClassInfo
+from edgeseg.manifest import ClassInfo, KeypointSpec, LabelSpace, Modality, Task
+from edgeseg.scene import Instances, Panoptic
 
 IGNORE = 255
 
@@ -27,20 +28,39 @@ class Sample:
         image: (H, W, 3) uint8, BGR.
         labels: (H, W) uint8, class index or 255 where there is no truth.
         id: name of the frame, unique in its data set over all splits.
+        instances: its objects, where the data set has them. Their classes are indices of ``Dataset.classes``.
+        panoptic: its segments, where the data set has them.
+        spaces: label maps of the further label spaces of ``Dataset.spaces``, as ``labels``.
+
+    An image of depth data has 4 or 6 channels (see ``edgeseg.manifest.InputSpec.modality``).
     """
 
     image: NDArray[np.uint8]
     labels: NDArray[np.uint8]
     id: str
+    instances: Instances | None = None
+    panoptic: Panoptic | None = None
+    spaces: tuple[NDArray[np.uint8], ...] = ()
 
 
 class Dataset(ABC):
-    """A split of a data set. Subclasses fill ``name``, ``classes``, ``licence`` and the two abstract methods."""
+    """A split of a data set. Subclasses fill ``name``, ``classes``, ``licence`` and the two abstract methods.
+
+    Attributes:
+        tasks: what its samples have the truth for.
+        spaces: further label spaces, see ``Sample.spaces``.
+        keypoints: the keypoints of its instances.
+        modality: what the channels of an image are.
+    """
 
     name: ClassVar[str]
     licence: ClassVar[str]
     classes: tuple[ClassInfo, ...]
     split: str
+    tasks: tuple[Task, ...] = ("semantic",)
+    spaces: tuple[LabelSpace, ...] = ()
+    keypoints: KeypointSpec | None = None
+    modality: Modality = "rgb"
 
     @abstractmethod
     def ids(self) -> list[str]:

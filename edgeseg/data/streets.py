@@ -25,6 +25,7 @@ from edgeseg.data.streets_view import FAR_M, Canvas, View
 from edgeseg.data.streets_world import FPS, Item, World
 from edgeseg.errors import DataError, SourceError
 from edgeseg.files import atomic_path
+from edgeseg.scene import Instances, Panoptic, Segment, mask_boxes
 
 THINGS = (static.CAR, static.PEDESTRIAN, static.BICYCLIST)
 _MIN_SIDE, _MAX_SIDE = 32, 4096
@@ -173,7 +174,8 @@ class Streets(Dataset):
 
     name = "streets"
     licence = "none needed (procedural)"
-    classes = CLASSES
+    classes = tuple(item.model_copy(update={"thing": index in THINGS}) for index, item in enumerate(CLASSES))
+    tasks = ("semantic", "detection", "instance", "panoptic")
 
     def __init__(self, options: str, split: str) -> None:
         if split not in _SPLIT_SEEDS:
@@ -191,7 +193,19 @@ class Streets(Dataset):
         if not 0 <= index < self._count:
             raise IndexError(index)
         frame = StreetScenes(self.width, self.height, self._first + index).render(index * 7 % 600)
-        return Sample(frame.image, frame.labels, f"{self._prefix}/{index:04d}")
+        return Sample(frame.image, frame.labels, f"{self._prefix}/{index:04d}", *_scene(frame))
+
+
+def _scene(frame: StreetFrame) -> tuple[Instances, Panoptic]:
+    """The frame's things, and all of it as segments."""
+    ids, info = frame.panoptic()
+    segments = tuple(Segment(item["id"], item["category_id"]) for item in info)
+    things = [item for item in info if item["isthing"]]
+    masks = np.stack([ids == item["id"] for item in things]) if things else np.zeros((0, *ids.shape), bool)
+    masks = masks.astype(np.uint8)
+    return Instances(mask_boxes(masks), np.array([item["category_id"] for item in things], np.int64), masks=masks), Panoptic(
+        ids, segments
+    )
 
 
 def _parse_options(options: str) -> tuple[int, int, int]:

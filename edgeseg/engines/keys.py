@@ -75,7 +75,7 @@ def engine_fields(
 ) -> dict[str, Any]:
     """What the engine of this model depends on, as a flat JSON object."""
     manifest = folder.manifest
-    spec = manifest.input.model_dump(mode="json")
+    spec = _input(manifest)
     fields: dict[str, Any] = {
         "format": ENGINE_FORMAT,
         "edgeseg": __version__,
@@ -113,7 +113,15 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any,
 
 def preprocessing_digest(manifest: Manifest) -> str:
     """SHA-256 of how a frame enters the network; ranges hold only for the preprocessing they were measured with."""
-    return sha256_json(manifest.input.model_dump(mode="json"))
+    return sha256_json(_input(manifest))
+
+
+def _input(manifest: Manifest) -> dict[str, Any]:
+    """The input as ranges and engines know it: they are older than the modalities, so plain colour is not named."""
+    spec = manifest.input.model_dump(mode="json")
+    if spec["modality"] == "rgb":
+        del spec["modality"]
+    return spec
 
 
 def check_threads(threads: int) -> None:

@@ -1,7 +1,17 @@
 """Segmentation networks: one file a family, one line in ``REGISTRY``.
 
-Every network maps (N, 3, H, W) float32 to logits (N, C, h, w), perhaps smaller than the input; in training mode it may
-return a list of logits whose first is the main one and whose others are deep supervision.
+A network maps (N, C, H, W) float32 to logits (N, K, h, w), perhaps smaller than the input; in training mode it may return a
+list of logits whose first is the main one and whose others are deep supervision.
+
+Networks for other tasks, and those whose loss is no sum over pixels, say so by class attributes:
+    task: a ``Task`` of the manifest; "semantic" by default.
+    kind: an ``OutputKind``; "logits" by default. In evaluation mode the network returns a tuple of the outputs that the
+        manifest names for the kind.
+    own_loss: True where ``forward(x, targets)`` in training mode returns the losses by name, a dict of scalars; ``targets`` is
+        a list of ``Target``.
+    check_size(height, width): raises ``EdgesegError`` naming the nearest sizes it can take; any size by default.
+Constructor arguments that the data decide, filled in by training where a constructor has them: ``in_channels`` (of the
+modality), ``things`` (indices of the thing classes), ``num_keypoints``, ``extra_classes`` (sizes of the further label spaces).
 """
 
 from __future__ import annotations
