@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,6 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 import torch
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnxscript.optimizer import fold_constants_ir
 from torch import Tensor, nn
@@ -25,7 +25,8 @@ from edgeseg.export.parity import Case, check_parity
 from edgeseg.export.translations import OPERATORS, translations
 from edgeseg.files import check_writable
 from edgeseg.folder import GRAPH, ModelFolder
-from edgeseg.manifest import Manifest, OutputKind, OutputSpec
+from edgeseg.manifest import OUTPUTS, Manifest, OutputKind
+from edgeseg.models import check_size, kind_of
 from edgeseg.models.weights import load_network
 from edgeseg.onnx_guard import save_onnx
 from edgeseg.ops import functions
@@ -53,27 +54,37 @@ def export_folder(
     spec = folder.manifest.input.model_copy(update={"dynamic": dynamic, "batch": batch})
     if half_weights:
         _round_to_half(network)
-    model = to_onnx(network, spec.shape, spec.name, folder.manifest.output.name, dynamic, operators)
+    check_size(network, spec.height, spec.width)
+    several = folder.manifest.output_names if kind_of(network) in OUTPUTS else ()
+    names = several or (folder.manifest.output.name,)
+    model = to_onnx(network, spec.shape, spec.name, names, dynamic, operators)
     if half_weights:
         model = store_half(model)
-    cases = [_case(network, spec.name, shape, seed) for seed, shape in enumerate(_shapes(spec.shape, dynamic))]
+    cases = [_case(network, spec.name, shape, seed, several) for seed, shape in enumerate(_shapes(spec.shape, dynamic))]
     parity = check_parity(model, cases, OPSET)
     save_onnx(model, folder.graph)
-    kind: OutputKind = "labels" if np.issubdtype(cases[0].expected.dtype, np.integer) else "logits"
-    return folder.register(GRAPH, input=spec, output=OutputSpec(name=folder.manifest.output.name, kind=kind), parity=parity)
+    output = folder.manifest.output.model_copy(update={"kind": _kind(network, cases[0])})
+    return folder.register(GRAPH, input=spec, output=output, parity=parity)
+
+
+def _kind(network: nn.Module, case: Case) -> OutputKind:
+    if isinstance(case.expected, dict):
+        return kind_of(network)
+    return "labels" if np.issubdtype(case.expected.dtype, np.integer) else "logits"
 
 
 def to_onnx(
     network: nn.Module,
     shape: tuple[int, ...],
     input_name: str,
-    output_name: str,
+    output_names: str | Sequence[str],
     dynamic: bool,
     operators: str = "edgeseg",
 ) -> onnx.ModelProto:
     """The network in evaluation mode as ONNX at ``OPSET``; parameters keep their state-dict names, batch norm is not folded.
 
     Args:
+        output_names: names of what the network returns, in order.
         operators: "edgeseg" writes our operators as functions of that domain, which ONNX Runtime runs by their bodies and
             TensorRT by our plugins; "standard" writes what any tool reads.
     """
@@ -94,7 +105,7 @@ def to_onnx(
                 custom_translation_table=translations(operators),
                 dynamic_shapes=sizes,
                 input_names=[input_name],
-                output_names=[output_name],
+                output_names=[output_names] if isinstance(output_names, str) else list(output_names),
                 optimize=False,
                 verbose=False,
             )
@@ -170,8 +181,11 @@ def _shapes(shape: tuple[int, ...], dynamic: bool) -> list[tuple[int, ...]]:
 
 
 @torch.inference_mode()
-def _case(network: nn.Module, name: str, shape: tuple[int, ...], seed: int) -> Case:
+def _case(network: nn.Module, name: str, shape: tuple[int, ...], seed: int, outputs: Sequence[str] = ()) -> Case:
+    """An input and what the network makes of it: its only output or, where ``outputs`` names them, all by name."""
     generator = torch.Generator().manual_seed(seed)
     x: Tensor = torch.randn(shape, generator=generator)
-    expected: NDArray[Any] = network(x).numpy()
-    return Case({name: x.numpy()}, expected)
+    result = network(x)
+    if outputs:
+        return Case({name: x.numpy()}, dict(zip(outputs, (item.numpy() for item in result), strict=True)))
+    return Case({name: x.numpy()}, result.numpy())

@@ -16,10 +16,12 @@ modality), ``things`` (indices of the thing classes), ``num_keypoints``, ``extra
 
 from __future__ import annotations
 
+import inspect
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from edgeseg.errors import EdgesegError
+from edgeseg.manifest import OutputKind, Task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,3 +53,37 @@ def create(name: str, num_classes: int, **options: Any) -> nn.Module:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise EdgesegError(f"architecture {name!r}: {reason[:200]}", "options and values that its constructor takes") from error
     return network
+
+
+def accepts(name: str) -> set[str]:
+    """Names of the arguments that the constructor of architecture ``name`` has; empty for an unknown one."""
+    module, _, factory = REGISTRY.get(name, "").partition(":")
+    if not module:
+        return set()
+    parameters = inspect.signature(getattr(import_module(module), factory)).parameters
+    return {key for key, parameter in parameters.items() if parameter.kind is not parameter.VAR_KEYWORD}
+
+
+def task_of(network: nn.Module) -> Task:
+    """What the network is for."""
+    return getattr(network, "task", "semantic")
+
+
+def kind_of(network: nn.Module) -> OutputKind:
+    """What the network returns in evaluation mode."""
+    return getattr(network, "kind", "logits")
+
+
+def has_own_loss(network: nn.Module) -> bool:
+    """Whether the network computes its losses itself, in ``forward(x, targets)``."""
+    return bool(getattr(network, "own_loss", False))
+
+
+def check_size(network: nn.Module, height: int, width: int) -> None:
+    """Refuse an input size that the network cannot take.
+
+    Raises:
+        EdgesegError: names the nearest sizes it can.
+    """
+    if check := getattr(network, "check_size", None):
+        check(height, width)
