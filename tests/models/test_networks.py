@@ -26,6 +26,8 @@ NETWORKS: list[tuple[str, dict[str, Any], int]] = [
     ("fcn32s", {"fc_channels": 8}, 1),
     ("fcn16s", {"fc_channels": 8}, 1),
     ("fcn8s", {"fc_channels": 8}, 1),
+    ("segmenter", {"dim": 16, "depth": 1, "heads": 2, "patch": 16, "decoder": "linear", "image_size": 64}, 16),
+    ("segmenter", {"dim": 16, "depth": 1, "heads": 2, "patch": 8, "decoder_layers": 1, "image_size": [32, 64]}, 8),
     ("segnet", {}, 1),
     ("unet", {"widths": [4, 8, 8, 16]}, 1),
     ("unet", {"widths": [4, 8, 8, 16], "depths": [0, 1, 1, 2], "block": "residual", "stem_stride": 2, "upsample": "bilinear"}, 2),
