@@ -60,6 +60,23 @@ class Panoptic:
     segments: tuple[Segment, ...]
 
 
+@dataclass(frozen=True)
+class Placement:
+    """Where a frame lies in the network's input, both in pixel edges: input = frame * scale.
+
+    Attributes:
+        frame: (H, W) of the frame.
+        input: (h, w) of the input tensor.
+        scale_x, scale_y: the same number where the aspect is kept; what is left of the input then is padding at the right
+            and the bottom.
+    """
+
+    frame: tuple[int, int]
+    input: tuple[int, int]
+    scale_x: float
+    scale_y: float
+
+
 def mask_boxes(masks: NDArray[np.uint8]) -> NDArray[np.float32]:
     """The tight boxes (M, 4) float32 of masks (M, H, W): x1, y1, x2, y2 in pixel edges; zeros for an empty mask."""
     boxes = np.zeros((len(masks), 4), np.float32)
