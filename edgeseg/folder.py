@@ -35,6 +35,16 @@ def shipped_models() -> list[str]:
     return sorted(path.name for path in root.iterdir() if (path / MANIFEST).is_file()) if root.is_dir() else []
 
 
+def recipes_directory() -> Path:
+    """The read-only directory of training settings, one for each variant of a network."""
+    return Path(__file__).resolve().parent / "recipes"
+
+
+def recipes() -> list[str]:
+    """Names of the recipes of the package."""
+    return sorted(path.stem for path in recipes_directory().glob("*.json"))
+
+
 @dataclass(frozen=True)
 class ModelFolder:
     """A directory with a ``model.json`` and the files it names."""

@@ -27,7 +27,7 @@ torchrun --nproc-per-node 2 -m edgeseg train segnet --data voc:PATH -o runs/voc
 
 
 def command(
-    arch: Annotated[str, typer.Argument(metavar="ARCH", help="deeplab_v3_plus, unet, segnet, fcn8s, fcn16s or fcn32s.")],
+    arch: Annotated[str, typer.Argument(metavar="ARCH", help="An architecture; `edgeseg zoo --architectures` lists them.")],
     data: Annotated[str | None, typer.Option("--data", metavar="NAME:PATH", help="Data set to learn from.")] = None,
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="The model folder to write.")] = Path("model"),
     weights: Annotated[
@@ -39,7 +39,9 @@ def command(
     recipe: Annotated[
         str | None,
         typer.Option(
-            "--recipe", metavar="NAME|FILE", help="Settings of a shipped model, or a training.json; options given override it."
+            "--recipe",
+            metavar="NAME|FILE",
+            help="Settings of a shipped model, of edgeseg/recipes, or of a training.json; options given override them.",
         ),
     ] = None,
     settings: Annotated[
@@ -84,6 +86,7 @@ def command(
 
 
 def _train(config: TrainConfig, out: Path, weights: str | None, trust: bool, resume: bool, as_json: bool) -> None:
+    from edgeseg.metrics import TITLES
     from edgeseg.training.loop import train
 
     command_line = shlex.join(["edgeseg", *sys.argv[1:]])
@@ -103,7 +106,8 @@ def _train(config: TrainConfig, out: Path, weights: str | None, trust: bool, res
     if as_json:
         print_json({"directory": folder.path, **best})
         return
-    told = f"{folder.path}: best val mIoU {best['val_mean_iou']:.4f} at epoch {best['epoch']}"
+    figure = best["figure"]
+    told = f"{folder.path}: best val {TITLES[figure]} {best[f'val_{figure}']:.4f} at epoch {best['epoch']}"
     print_lines([told, f"next: edgeseg export {folder.path}"])
 
 
@@ -132,14 +136,17 @@ def make_config(arch: str, recipe: str | None, settings: list[str], given: dict[
 
 
 def _find_recipe(recipe: str) -> Path:
-    from edgeseg.folder import shipped_models, zoo_directory
+    from edgeseg.folder import recipes, recipes_directory, shipped_models, zoo_directory
 
     if Path(recipe).is_file():
         return Path(recipe)
     shipped = zoo_directory() / recipe / "training.json"
     if recipe in shipped_models() and shipped.is_file():
         return shipped
-    raise EdgesegError(f"--recipe {recipe}: no such recipe", f"a training.json, or a shipped model ({', '.join(shipped_models())})")
+    if (path := recipes_directory() / f"{recipe}.json").is_file():
+        return path
+    known = ", ".join([*shipped_models(), *recipes()])
+    raise EdgesegError(f"--recipe {recipe}: no such recipe", f"a training.json, or one of {known}")
 
 
 def _read_recipe(path: Path) -> dict[str, Any]:

@@ -1,14 +1,20 @@
-"""Random scale, crop, flip and colour for training: one generator per frame, so the order of workers changes nothing."""
+"""Random scale, crop, flip, elastic deformation and colour for training.
+
+One generator per frame, so the order of workers changes nothing.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.data.base import IGNORE
+from edgeseg.data.base import IGNORE, Sample
+from edgeseg.data.warp import Warp
 from edgeseg.errors import DataError
 
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
@@ -23,8 +29,12 @@ class Augment:
         scale: range of the zoom, drawn log-uniformly.
         aspect: largest change of the aspect ratio, as a factor.
         flip: whether to mirror half of the frames.
-        colour: strength of brightness, contrast, saturation, hue and gamma changes; 0 switches them off.
+        colour: strength of brightness, contrast, saturation, hue and gamma changes of the first three channels; 0 switches
+            them off.
         base: (height, width) that zoom 1 means, or None for the frame's own size.
+        keep_aspect: zoom 1 fits the frame into ``base`` instead of stretching it.
+        elastic: deviation, px, of the random displacements on a 3x3 grid (U-Net, section 3.1, has 10 on 512 px tiles).
+        keypoint_flip: the counterpart of each keypoint in a mirrored frame.
     """
 
     crop: tuple[int, int]
@@ -33,45 +43,71 @@ class Augment:
     flip: bool = True
     colour: float = 0.4
     base: tuple[int, int] | None = None
+    keep_aspect: bool = False
+    elastic: float = 0.0
+    keypoint_flip: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.scale[0] <= self.scale[1]:
             raise DataError(f"scale range {self.scale}", "0 < low <= high")
 
     def __call__(self, image: NDArray[np.uint8], labels: NDArray[np.uint8], rng: np.random.Generator) -> Pair:
-        """(H, W, 3) and (H, W) uint8 in, crop-sized pair out; uncovered pixels are grey and ignored."""
-        image, labels = self._zoom(image, labels, rng)
-        if self.flip and rng.random() < 0.5:
-            image, labels = image[:, ::-1], labels[:, ::-1]
-        if self.colour:
-            image = jitter_colour(image, self.colour, rng)
-        return np.ascontiguousarray(image), np.ascontiguousarray(labels)
+        """(H, W, C) and (H, W) uint8 in, crop-sized pair out; uncovered pixels are grey and ignored."""
+        out = self.view(Sample(image, labels, ""), rng)
+        return out.image, out.labels
 
-    def _zoom(self, image: NDArray[np.uint8], labels: NDArray[np.uint8], rng: np.random.Generator) -> Pair:
+    def view(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """The sample with everything in it moved alike; instances that leave the crop are dropped, segments are not kept."""
+        warp = self._warp((sample.image.shape[0], sample.image.shape[1]), rng)
+        flipped = self.flip and rng.random() < 0.5
+        if flipped:
+            warp = dataclasses.replace(warp, mirrored=True)
+        if self.elastic:
+            warp = dataclasses.replace(warp, shift=elastic_field(self.crop, self.elastic, rng))
+        image = warp.picture(sample.image)
+        if self.colour:
+            image = _jitter(image, self.colour, rng)
+        return Sample(
+            np.ascontiguousarray(image),
+            np.ascontiguousarray(warp.labels(sample.labels, IGNORE)),
+            sample.id,
+            warp.instances(sample.instances, self.keypoint_flip) if sample.instances is not None else None,
+            None,
+            tuple(np.ascontiguousarray(warp.labels(space, IGNORE)) for space in sample.spaces),
+        )
+
+    def _warp(self, size: tuple[int, int], rng: np.random.Generator) -> Warp:
         # Scale and crop are one affine map, so only the pixels of the crop are computed.
-        height, width = image.shape[:2]
-        base_h, base_w = self.base or (height, width)
+        height, width = size
+        base_h, base_w = self.base or size
+        if self.keep_aspect:
+            fit = min(base_h / height, base_w / width)
+            base_h, base_w = height * fit, width * fit  # type: ignore[assignment]
         zoom = np.exp(rng.uniform(*np.log(self.scale)))
         stretch = np.exp(rng.uniform(-np.log(self.aspect), np.log(self.aspect)) / 2)
         sx, sy = base_w / width * zoom * stretch, base_h / height * zoom / stretch
         left = _offset(width * sx, self.crop[1], rng)
         top = _offset(height * sy, self.crop[0], rng)
-        # Half-pixel centres: x_out + 0.5 = (x_in + 0.5) * s - left.
-        matrix = np.array([[sx, 0, sx / 2 - 0.5 - left], [0, sy, sy / 2 - 0.5 - top]])
-        size = (self.crop[1], self.crop[0])
-        if max(sx, sy) < 0.7:  # bilinear sampling aliases when it skips pixels
-            image = np.asarray(cv2.GaussianBlur(image, (0, 0), 0.4 / min(sx, sy)), np.uint8)
-        out = cv2.warpAffine(
-            image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(114, 114, 114)
-        )
-        marks = cv2.warpAffine(labels, matrix, size, flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=IGNORE)
-        return np.asarray(out, np.uint8), np.asarray(marks, np.uint8)
+        return Warp(float(sx), float(sy), left, top, self.crop)
 
 
 def _offset(size: float, crop: int, rng: np.random.Generator) -> float:
     """Left or top edge of the crop inside (or, where the picture is smaller, outside) the scaled picture."""
     slack = size - crop
     return float(rng.uniform(min(slack, 0), max(slack, 0)))
+
+
+def elastic_field(size: tuple[int, int], deviation: float, rng: np.random.Generator, grid: int = 3) -> NDArray[np.float32]:
+    """Displacements (H, W, 2) float32 in px: normal on a coarse grid, bicubic between (Ronneberger et al. 2015, section 3.1)."""
+    coarse = rng.normal(0, deviation, (grid, grid, 2)).astype(np.float32)
+    return np.asarray(cv2.resize(coarse, (size[1], size[0]), interpolation=cv2.INTER_CUBIC), np.float32)
+
+
+def _jitter(image: NDArray[np.uint8], strength: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+    if image.shape[2] == 3:
+        return jitter_colour(image, strength, rng)
+    colours = jitter_colour(np.ascontiguousarray(image[..., :3]), strength, rng)
+    return np.concatenate([colours, image[..., 3:]], axis=2)
 
 
 def jitter_colour(image: NDArray[np.uint8], strength: float, rng: np.random.Generator) -> NDArray[np.uint8]:

@@ -38,7 +38,7 @@ def match_detections(found: Mapping[str, NDArray[Any]], expected: Mapping[str, N
         partner = partners[np.argmax(overlaps[row, partners] - apart[row, partners])]
         free[partner] = False
         matched += 1
-        error = max(error, float(apart[row, partner]), _masks_apart(found, expected, partner, index))
+        error = max(error, float(apart[row, partner]), _masks_apart(found, expected, int(partner), int(index)))
     return error, matched / wanted.size
 
 

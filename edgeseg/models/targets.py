@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 
@@ -18,6 +19,7 @@ class Target:
         crowd: (M) bool: regions to be ignored.
         labels: (H, W) int64 of the semantic classes, 255 ignored.
         keypoints: (M, K, 3) float32 x, y, v, where the data set has them.
+        spaces: (H, W) int64 of each further label space, as ``labels``.
     """
 
     boxes: Tensor
@@ -26,3 +28,17 @@ class Target:
     crowd: Tensor
     labels: Tensor
     keypoints: Tensor | None = None
+    spaces: list[Tensor] = field(default_factory=list)
+
+    def to(self, device: torch.device) -> Target:
+        """The same on another device."""
+        keypoints = None if self.keypoints is None else self.keypoints.to(device)
+        return Target(
+            self.boxes.to(device),
+            self.classes.to(device),
+            self.masks.to(device),
+            self.crowd.to(device),
+            self.labels.to(device),
+            keypoints,
+            [space.to(device) for space in self.spaces],
+        )

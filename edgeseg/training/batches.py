@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,37 +11,62 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from edgeseg.data.base import Dataset
+from edgeseg.data.base import Dataset, Sample
+from edgeseg.data.copy_paste import copy_paste
 from edgeseg.data.transforms import Augment
 from edgeseg.errors import DataError
 from edgeseg.manifest import InputSpec
+from edgeseg.models.targets import Target
+from edgeseg.training.targets import make_target
 
 _CACHE_BYTES = 1 << 30
+Truth = Tensor | list[Target]
+"""What a batch is compared with: labels (N, h, w) uint8, or a target for each picture."""
 
 
-class _Frames(TorchDataset[tuple[Tensor, Tensor]]):
+class _Frames(TorchDataset[tuple[Tensor, Tensor | Target]]):
     """Augmented frames by (epoch, index); small data sets stay decoded in memory."""
 
-    def __init__(self, dataset: Dataset, augment: Augment, seed: int) -> None:
+    def __init__(self, dataset: Dataset, augment: Augment, seed: int, targets: bool, paste: float) -> None:
         self._dataset, self._augment, self._seed = dataset, augment, seed
-        self._cache: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._targets, self._paste = targets, paste
+        self._cache: dict[int, Sample] = {}
         self._room = _CACHE_BYTES
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor | Target]:
         epoch, index = key
-        image, labels = self._augment(*self._read(index), np.random.default_rng((self._seed, epoch, index)))
-        return torch.from_numpy(image), torch.from_numpy(labels)
+        rng = np.random.default_rng((self._seed, epoch, index))
+        sample = self._augment.view(self._read(index), rng)
+        if self._paste and rng.random() < self._paste:
+            other = self._read(int(rng.integers(len(self._dataset))))
+            sample = copy_paste(sample, self._augment.view(other, rng), rng)
+        truth = make_target(sample) if self._targets else torch.from_numpy(sample.labels)
+        return torch.from_numpy(sample.image), truth
 
-    def _read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def _read(self, index: int) -> Sample:
         if index not in self._cache:
-            sample = self._dataset[index]
-            pair = sample.image, sample.labels
-            size = pair[0].nbytes + pair[1].nbytes
+            sample = self._needed(self._dataset[index])
+            size = _bytes(sample)
             if size > self._room:
-                return pair
+                return sample
             self._room -= size
-            self._cache[index] = pair
+            self._cache[index] = sample
         return self._cache[index]
+
+    def _needed(self, sample: Sample) -> Sample:
+        """Without what is not trained on: masks of objects take more memory than the picture."""
+        instances = sample.instances if self._targets or self._paste else None
+        return Sample(sample.image, sample.labels, sample.id, instances, None, sample.spaces)
+
+
+def _bytes(sample: Sample) -> int:
+    masks = sample.instances.masks if sample.instances is not None else None
+    return sample.image.nbytes + sample.labels.nbytes + (masks.nbytes if masks is not None else 0)
+
+
+def _collate(items: list[tuple[Tensor, Any]]) -> tuple[Tensor, Truth]:
+    frames, truths = [item[0] for item in items], [item[1] for item in items]
+    return torch.stack(frames), truths if isinstance(truths[0], Target) else torch.stack(truths)
 
 
 def epoch_order(count: int, batch: int, seed: int, epoch: int, rank: int = 0, world: int = 1) -> list[list[int]]:
@@ -69,14 +95,27 @@ class _Order:
 
 
 class TrainBatches:
-    """Batches of (frames (N, h, w, 3) uint8 BGR, labels (N, h, w) uint8) for one process of ``world``.
+    """Batches of (frames (N, h, w, C) uint8, labels (N, h, w) uint8 or N targets) for one process of ``world``.
+
+    Args:
+        targets: give targets, which networks with losses of their own learn from.
+        paste: share of the frames that get objects of another one (copy-paste).
 
     Raises:
         DataError: fewer frames than one step needs.
     """
 
     def __init__(
-        self, dataset: Dataset, augment: Augment, batch: int, seed: int, workers: int, rank: int = 0, world: int = 1
+        self,
+        dataset: Dataset,
+        augment: Augment,
+        batch: int,
+        seed: int,
+        workers: int,
+        rank: int = 0,
+        world: int = 1,
+        targets: bool = False,
+        paste: float = 0.0,
     ) -> None:
         if len(dataset) < batch * world:
             raise DataError(
@@ -84,10 +123,11 @@ class TrainBatches:
             )
         self._order = _Order(len(dataset), batch, seed, rank, world)
         self._loader = DataLoader(
-            _Frames(dataset, augment, seed),
+            _Frames(dataset, augment, seed, targets, paste),
             batch_sampler=self._order,  # type: ignore[arg-type]
             num_workers=workers,
             persistent_workers=workers > 0,
+            collate_fn=_collate,
             # Without one of its own it draws from the global generator, once a start: a resumed run would differ in dropout.
             generator=torch.Generator().manual_seed(seed),
         )
@@ -95,16 +135,16 @@ class TrainBatches:
     def __len__(self) -> int:
         return len(self._order)
 
-    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, number: int) -> Iterator[tuple[Tensor, Truth]]:
         self._order.epoch = number
         return iter(self._loader)
 
 
 def normalise(frames: Tensor, spec: InputSpec) -> Tensor:
-    """(N, H, W, 3) uint8 BGR to (N, C, H, W) float32: what ``Preprocessor`` does where nothing is resized."""
+    """(N, H, W, C) uint8 to (N, C, H, W) float32: what ``Preprocessor`` does where nothing is resized."""
     pixels = frames.permute(0, 3, 1, 2).float()
     if spec.colour_order == "rgb":
-        pixels = pixels.flip(1)
+        pixels = torch.cat([pixels[:, :3].flip(1), pixels[:, 3:]], dim=1)
     elif spec.colour_order == "grey":
         pixels = (pixels * pixels.new_tensor([0.114, 0.587, 0.299]).view(1, 3, 1, 1)).sum(1, keepdim=True)
     mean, std = (pixels.new_tensor(values).view(1, -1, 1, 1) for values in (spec.mean, spec.std))

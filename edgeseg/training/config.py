@@ -25,6 +25,9 @@ class TrainConfig:
         crop: (height, width) of training crops, or None for the input size.
         scale: range of the random zoom.
         colour: strength of the colour changes.
+        resize: "stretch" or "letterbox", see ``edgeseg.manifest.InputSpec``.
+        elastic: deviation of elastic deformation, px.
+        copy_paste: share of frames that get objects of another frame.
         batch: frames a step and process.
         optimiser: "adamw" or "sgd" (momentum 0.9).
         lr, weight_decay: peak learning rate; decay of weights other than biases and normalisation.
@@ -53,6 +56,9 @@ class TrainConfig:
     crop: tuple[int, int] | None = None
     scale: tuple[float, float] = (0.5, 2.0)
     colour: float = 0.4
+    resize: str = "stretch"
+    elastic: float = 0.0
+    copy_paste: float = 0.0
     epochs: int = 100
     batch: int = 8
     optimiser: str = "adamw"
@@ -73,6 +79,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.optimiser not in ("adamw", "sgd"):
             raise EdgesegError(f"optimiser {self.optimiser!r}", "adamw or sgd")
+        if self.resize not in ("stretch", "letterbox"):
+            raise EdgesegError(f"resize {self.resize!r}", "stretch or letterbox")
         for key, (low, high) in _RANGES.items():
             _check_range(key, getattr(self, key), low, high)
 
@@ -103,6 +111,7 @@ _MOST = 1e9
 _TINY = 1e-12
 _RANGES: dict[str, tuple[float, float]] = {
     "size": (1, 16384), "std": (_TINY, _MOST), "mean": (-_MOST, _MOST), "crop": (1, 16384), "scale": (1e-3, 1e3), "colour": (0, 10),
+    "elastic": (0, 1000), "copy_paste": (0, 1),
     "epochs": (1, _MOST), "batch": (1, _MOST), "lr": (_TINY, _MOST), "weight_decay": (0, _MOST), "power": (0, 100),
     "warmup": (0, _MOST), "clip": (_TINY, _MOST), "balance": (-10, 10), "aux_weight": (0, _MOST), "ema": (0, 0.9999999),
     "seed": (0, 2**31 - 1), "workers": (0, 1024), "eval_every": (1, _MOST),

@@ -22,15 +22,25 @@ from edgeseg.errors import EdgesegError
 from edgeseg.files import write_json
 from edgeseg.folder import ModelFolder
 from edgeseg.manifest import Manifest
+from edgeseg.metrics import FIGURES, TITLES, headline
 from edgeseg.models.weights import load_weights
-from edgeseg.training.batches import TrainBatches, normalise
+from edgeseg.training.batches import TrainBatches, Truth, normalise
 from edgeseg.training.checkpoint import save_checkpoint
 from edgeseg.training.config import TrainConfig
 from edgeseg.training.distributed import World, join_world
 from edgeseg.training.log import RunLog, write_picture
 from edgeseg.training.losses import Loss, make_loss, median_frequency_weights, shrink_labels
 from edgeseg.training.optimiser import WeightAverage, learning_rate, make_optimiser
-from edgeseg.training.run_folder import RUN, checkpoint_path, claim, open_run, save_weights, start_folder
+from edgeseg.training.run_folder import (
+    RUN,
+    check_truth,
+    checkpoint_path,
+    claim,
+    describe_network,
+    open_run,
+    save_weights,
+    start_folder,
+)
 from edgeseg.training.validate import validate
 
 Progress = Callable[[int, int, str], None]
@@ -61,7 +71,11 @@ def train(
     with join_world() as world, contextlib.ExitStack() as held:
         torch.manual_seed(config.seed)
         manifest, state = open_run(config, directory, resume, command)
-        network = models.create(config.arch, num_classes=len(manifest.classes), **config.options)
+        assert manifest.architecture is not None
+        network = models.create(config.arch, num_classes=len(manifest.classes), **manifest.architecture.options)
+        models.check_size(network, manifest.input.height, manifest.input.width)
+        if state is None:
+            manifest = describe_network(manifest, network)
         if weights is not None and state is None:
             load_weights(network, weights, trust)
         folder = ModelFolder(directory)
@@ -89,15 +103,28 @@ class _Run:
         self.average = WeightAverage(self.network, config.ema) if config.ema else None
         self.train_set = open_dataset(config.data, config.split)
         self.val_set = open_dataset(config.data, config.val_split)
+        self.own_loss = models.has_own_loss(network)
+        check_truth(self.train_set, models.task_of(network))
         self.batches = self._make_batches()
-        self.loss: Loss = self._make_loss(len(manifest.classes))
+        self.loss: Loss | None = None if self.own_loss else self._make_loss(len(manifest.classes))
         self.epoch, self.best = 0, -1.0
 
     def _make_batches(self) -> TrainBatches:
         config = self.config
         width, height = config.size
-        augment = Augment(config.crop or (height, width), config.scale, colour=config.colour, base=(height, width))
-        return TrainBatches(self.train_set, augment, config.batch, config.seed, config.workers, self.world.rank, self.world.size)
+        augment = Augment(
+            config.crop or (height, width),
+            config.scale,
+            colour=config.colour if self.train_set.modality != "hha" else 0.0,
+            base=(height, width),
+            keep_aspect=config.resize == "letterbox",
+            elastic=config.elastic,
+            keypoint_flip=self.train_set.keypoints.flip if self.train_set.keypoints else None,
+        )
+        world, paste = self.world, config.copy_paste
+        return TrainBatches(
+            self.train_set, augment, config.batch, config.seed, config.workers, world.rank, world.size, self.own_loss, paste
+        )
 
     def _make_loss(self, num_classes: int) -> Loss:
         plain = make_loss(self.config.loss)  # an unknown name is told before labels are counted
@@ -128,7 +155,7 @@ class _Run:
 
     def go(self, progress: Progress) -> None:
         """Run the epochs that are left."""
-        log = RunLog(self.folder.path / RUN, self.epoch) if self.world.leads else None
+        log = RunLog(self.folder.path / RUN, self.epoch, FIGURES[self.manifest.task]) if self.world.leads else None
         try:
             while self.epoch < self.config.epochs:
                 values = self._epoch(progress)
@@ -138,7 +165,8 @@ class _Run:
                         values |= self._validate()
                     log.add(self.epoch, values)
                     save_checkpoint(checkpoint_path(self.folder.path), self.state())
-                    progress(self.epoch * len(self.batches), self._total, _describe(self.epoch, values, self.best))
+                    told = _describe(self.epoch, values, self.best, headline(self.manifest))
+                    progress(self.epoch * len(self.batches), self._total, told)
                 self.world.barrier()
         finally:
             if log is not None:
@@ -154,9 +182,9 @@ class _Run:
         self.network.train()
         started, total = time.monotonic(), 0.0
         done = self.epoch * len(self.batches)
-        for step, (frames, labels) in enumerate(self.batches.epoch(self.epoch)):
+        for step, (frames, truth) in enumerate(self.batches.epoch(self.epoch)):
             rate = learning_rate(self.config, self.epoch + step / len(self.batches))
-            loss = self._step(frames, labels, rate)
+            loss = self._step(frames, truth, rate)
             total += loss
             progress(done + step + 1, self._total, f"epoch {self.epoch + 1}/{self.config.epochs} loss {loss:.3f}")
         seconds = time.monotonic() - started
@@ -164,14 +192,20 @@ class _Run:
         mean = self.world.mean(total / len(self.batches))
         return {"lr": rate, "loss": mean, "seconds": seconds, "frames_per_s": frames_seen / seconds}
 
-    def _step(self, frames: Tensor, labels: Tensor, rate: float) -> float:
+    def _step(self, frames: Tensor, truth: Truth, rate: float) -> float:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         device = self.world.device
         x = normalise(frames.to(device), self.manifest.input).to(memory_format=self.layout)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.config.bf16):
-            outputs = self.parallel(x)
-        loss = self._total_loss(outputs, labels.to(device).long())
+            if isinstance(truth, list):
+                losses = self.parallel(x, [target.to(device) for target in truth])
+            else:
+                outputs = self.parallel(x)
+        if isinstance(truth, list):
+            loss = torch.stack([item.float() for item in losses.values()]).sum()
+        else:
+            loss = self._total_loss(outputs, truth.to(device).long())
         value = float(loss.detach())
         if not math.isfinite(value):
             raise EdgesegError(f"loss {value} in epoch {self.epoch + 1}", "a finite loss", "lower --lr, or resume with --no-bf16")
@@ -185,6 +219,7 @@ class _Run:
 
     def _total_loss(self, outputs: Tensor | list[Tensor], labels: Tensor) -> Tensor:
         main, *extra = outputs if isinstance(outputs, list) else [outputs]
+        assert self.loss is not None
         loss = self.loss(main, labels)
         for auxiliary in extra:
             loss = loss + self.config.aux_weight * self.loss(
@@ -194,13 +229,15 @@ class _Run:
 
     def _validate(self) -> dict[str, float]:
         network = self.average.network if self.average else self.network
-        matrix, sheet = validate(network, self.val_set, self.manifest, self.world.device, self.config.bf16)
+        score, sheet = validate(network, self.val_set, self.manifest, self.world.device, self.config.bf16)
         write_picture(self.folder.path / RUN / "pictures" / f"epoch_{self.epoch:04d}.jpg", sheet)
-        if matrix.mean_iou > self.best:
-            self.best = matrix.mean_iou
+        figures = score.summary()
+        if figures[score.headline] > self.best:
+            self.best = figures[score.headline]
             save_weights(network, self.folder)
-            write_json(self.folder.path / RUN / "summary.json", {"epoch": self.epoch, "val_mean_iou": self.best})
-        return {f"val_{key}": value for key, value in matrix.summary().items()}
+            summary = {"epoch": self.epoch, "figure": score.headline, f"val_{score.headline}": self.best}
+            write_json(self.folder.path / RUN / "summary.json", summary)
+        return {f"val_{key}": value for key, value in figures.items() if math.isfinite(value)}
 
 
 def _label_maps(dataset: Dataset) -> Iterator[NDArray[np.uint8]]:
@@ -208,10 +245,10 @@ def _label_maps(dataset: Dataset) -> Iterator[NDArray[np.uint8]]:
     return (dataset[index].labels for index in range(0, len(dataset), stride))
 
 
-def _describe(epoch: int, values: dict[str, float], best: float) -> str:
+def _describe(epoch: int, values: dict[str, float], best: float, figure: str) -> str:
     text = f"epoch {epoch}: loss {values['loss']:.3f}, {values['frames_per_s']:.1f} frames/s"
-    if "val_mean_iou" in values:
-        text += f", val mIoU {values['val_mean_iou']:.4f} (best {best:.4f})"
+    if (value := values.get(f"val_{figure}")) is not None:
+        text += f", val {TITLES[figure]} {value:.4f} (best {best:.4f})"
     return text
 
 

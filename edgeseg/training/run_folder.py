@@ -7,17 +7,17 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from safetensors.torch import save_file
 from torch import nn
 
-from edgeseg import __version__
-from edgeseg.data import open_dataset
+from edgeseg import __version__, models
+from edgeseg.data import Dataset, open_dataset
 from edgeseg.errors import EdgesegError
 from edgeseg.files import atomic_path, check_writable, write_json
 from edgeseg.folder import GRAPH, MANIFEST, RANGES, WEIGHTS, ModelFolder, describe_file
-from edgeseg.manifest import Architecture, InputSpec, Manifest, Provenance, load_manifest
+from edgeseg.manifest import CHANNELS, Architecture, InputSpec, Manifest, Modality, OutputSpec, Provenance, Task, load_manifest
 from edgeseg.training.checkpoint import load_checkpoint
 from edgeseg.training.config import TrainConfig
 
@@ -101,9 +101,11 @@ def _new_manifest(config: TrainConfig, name: str, command: str) -> Manifest:
     width, height = config.size
     return Manifest(
         name=_model_name(name),
-        architecture=Architecture(name=config.arch, options=config.options),
+        architecture=Architecture(name=config.arch, options=options_for(config.arch, config.options, dataset)),
         classes=list(dataset.classes),
-        input=InputSpec(width=width, height=height, mean=config.mean, std=config.std),
+        spaces=list(dataset.spaces),
+        keypoints=dataset.keypoints,
+        input=_input(config, dataset.modality, width, height),
         provenance=Provenance(
             created_by=f"edgeseg {__version__}",
             command=command,
@@ -111,6 +113,54 @@ def _new_manifest(config: TrainConfig, name: str, command: str) -> Manifest:
             training_data=f"{dataset.name} {config.split} ({len(dataset)} frames)",
             licence=dataset.licence,
         ),
+    )
+
+
+def describe_network(manifest: Manifest, network: nn.Module) -> Manifest:
+    """The manifest with what the network is for and what it gives."""
+    output = OutputSpec(kind=models.kind_of(network))
+    return manifest.model_copy(update={"task": models.task_of(network), "output": output})
+
+
+def check_truth(dataset: Dataset, task: Task) -> None:
+    """Refuse data without the truth that the task needs.
+
+    Raises:
+        EdgesegError: names what the data set has.
+    """
+    if task not in dataset.tasks:
+        have = ", ".join(dataset.tasks)
+        raise EdgesegError(f"{dataset.name} has the truth for {have}", f"for {task}", "another --data, or another ARCH")
+
+
+def options_for(arch: str, options: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
+    """The network's options with those that the data decide, where its constructor has them and they are not given."""
+    things = [index for index, item in enumerate(dataset.classes) if item.thing]
+    decided: dict[str, Any] = {
+        "in_channels": CHANNELS[dataset.modality][0],
+        "things": things,
+        "num_keypoints": len(dataset.keypoints.names) if dataset.keypoints else None,
+        "extra_classes": [len(space.classes) for space in dataset.spaces] or None,
+    }
+    known = models.accepts(arch)
+    return {key: value for key, value in decided.items() if key in known and value is not None} | options
+
+
+_PLANE_MEAN, _PLANE_STD = 0.5, 0.25
+
+
+def _input(config: TrainConfig, modality: Modality, width: int, height: int) -> InputSpec:
+    """The input of a modality: depth and HHA planes, which have no statistics of their own, are centred."""
+    channels: Any = CHANNELS[modality][0]
+    colours = () if modality == "hha" else (config.mean, config.std)
+    mean, std = (
+        (*values, *[fill] * (channels - len(values)))
+        for values, fill in zip(colours or ((), ()), (_PLANE_MEAN, _PLANE_STD), strict=True)
+    )
+    order: Literal["rgb", "bgr"] = "bgr" if modality == "hha" else "rgb"
+    resize: Any = config.resize
+    return InputSpec(
+        width=width, height=height, channels=channels, colour_order=order, mean=mean, std=std, modality=modality, resize=resize
     )
 
 

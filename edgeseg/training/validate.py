@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
 from edgeseg.data.base import Dataset
 from edgeseg.errors import DataError
 from edgeseg.manifest import Manifest
-from edgeseg.metrics.semantic import ConfusionMatrix
+from edgeseg.metrics.score import Score
+from edgeseg.postprocess.decoder import Prediction, make_decoder
 from edgeseg.preprocess import Preprocessor
-from edgeseg.training.log import prediction_sheet
+from edgeseg.training.sheet import prediction_sheet
 
 _PICTURES = 3
 
@@ -21,36 +21,41 @@ _PICTURES = 3
 @torch.inference_mode()
 def validate(
     network: nn.Module, dataset: Dataset, manifest: Manifest, device: torch.device, bf16: bool
-) -> tuple[ConfusionMatrix, NDArray[np.uint8]]:
-    """The confusion matrix over ``dataset`` and a sheet of predictions on frames spread over it.
+) -> tuple[Score, NDArray[np.uint8]]:
+    """The figures over ``dataset`` and a sheet of predictions on frames spread over it.
 
     Raises:
-        DataError: no pixel of the data set is labelled.
+        DataError: nothing in the data set is labelled.
     """
-    matrix = ConfusionMatrix(len(manifest.classes), manifest.ignore_label)
+    score, predictor = Score(manifest), NetworkPredictor(network, manifest, device, bf16)
     wanted = set(np.linspace(0, len(dataset) - 1, _PICTURES).astype(int).tolist())
-    kept: list[tuple[NDArray[np.uint8], ...]] = []
+    kept = []
     network.eval()
     for index in range(len(dataset)):
         sample = dataset[index]
-        labels = predict(network, sample.image, manifest, device, bf16)
-        matrix.update(labels, sample.labels)
+        prediction = predictor(sample.image)
+        score.update(prediction, sample)
         if index in wanted:
-            kept.append((sample.image, sample.labels, labels))
-    if np.isnan(matrix.mean_iou):
+            kept.append((sample, prediction))
+    if np.isnan(score.summary()[score.headline]):
         raise DataError(f"{dataset.name} {dataset.split}: no labelled pixel", "frames with labels to choose the best weights on")
-    images, truths, guesses = (list(items) for items in zip(*kept, strict=True))
-    return matrix, prediction_sheet(images, truths, guesses, manifest.classes)
+    return score, prediction_sheet(kept, manifest)
 
 
-def predict(
-    network: nn.Module, image: NDArray[np.uint8], manifest: Manifest, device: torch.device, bf16: bool
-) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 BGR to (H, W) uint8 labels."""
-    size = (image.shape[0], image.shape[1])
-    x = torch.from_numpy(Preprocessor(manifest.input)(image)).to(device, memory_format=torch.channels_last)
-    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        logits = network(x)
-    logits = F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False)
-    labels: NDArray[np.uint8] = logits[0].argmax(0).to(torch.uint8).cpu().numpy()
-    return labels
+class NetworkPredictor:
+    """A PyTorch network behind the preprocessing and the decoding that its engines will have."""
+
+    def __init__(self, network: nn.Module, manifest: Manifest, device: torch.device, bf16: bool) -> None:
+        self._network, self._manifest, self._device, self._bf16 = network, manifest, device, bf16
+        self._preprocess, self._decode = Preprocessor(manifest.input), make_decoder(manifest)
+
+    @torch.inference_mode()
+    def __call__(self, image: NDArray[np.uint8]) -> Prediction:
+        """(H, W, C) uint8 to what the task promises, at the picture's size."""
+        x = torch.from_numpy(self._preprocess(image)).to(self._device, memory_format=torch.channels_last)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
+            result = self._network(x)
+        tensors = result if isinstance(result, tuple) else (result,)
+        arrays = [tensor.float() if tensor.is_floating_point() else tensor for tensor in tensors]
+        outputs = {name: item.cpu().numpy() for name, item in zip(self._manifest.output_names, arrays, strict=True)}
+        return self._decode(outputs, self._preprocess.placement((image.shape[0], image.shape[1])), image)
