@@ -38,7 +38,7 @@ def main() -> None:
         for backend, precision in ENGINES:
             with load_segmenter(folder, backend, precision) as segmenter:
                 result = evaluate(folder, segmenter, arguments.data, "test")
-            print(f"{backend} {precision}: mIoU {result.mean_iou:.4f} on {result.images} test frames", flush=True)
+            print(f"{backend} {precision}: {result.headline} {result.value:.4f} on {result.images} test frames", flush=True)
         _write(folder, arguments.run, zoo_directory() / arguments.name)
 
 

@@ -18,7 +18,7 @@ from edgeseg.cli.common import (
     print_table,
     progress,
 )
-from edgeseg.cli.opening import open_segmenter
+from edgeseg.cli.opening import open_predictor
 
 EXAMPLES = """
 edgeseg bench streets
@@ -49,7 +49,7 @@ def command(
     width, height = _size(frame_size)
     folder, threads = open_folder(model), threads or default_threads()
     with (
-        open_segmenter(folder, backend, precision, threads, quiet=as_json) as segmenter,
+        open_predictor(folder, backend, precision, threads, quiet=as_json) as segmenter,
         progress("timing", 2, quiet=as_json) as bar,
     ):
         pictures = synthetic_frames(height, width, count=4)

@@ -44,7 +44,7 @@ class Row:
             self.evaluation.backend,
             self.evaluation.precision,
             f"{self.size_bytes / 1e6:.2f}",
-            f"{self.evaluation.mean_iou:.4f}",
+            f"{self.evaluation.value:.4f}",
             *(f"{value:.2f}" for value in (times.p50, times.p95, times.p99)),
             f"{self.live_fps:.1f}",
         )
@@ -192,7 +192,7 @@ def _write_report(folder: ModelFolder, data: str, rows: list[Row], best: Row, vi
     page.heading("Engines", "Latency is the engine alone; live FPS is the clip from decoding to overlay, every frame.")
     page.table(Table(HEADS, [row.cells() for row in rows], rows.index(best)))
     base = next((row for row in rows if row.evaluation.precision == "fp32"), rows[0])
-    columns = {f"{row.evaluation.backend} {row.evaluation.precision}": row.evaluation.per_class_iou for row in (base, best)}
+    columns = {f"{row.evaluation.backend} {row.evaluation.precision}": row.evaluation.per_class for row in (base, best)}
     page.heading("Classes", f"IoU in percent, {' and '.join(columns)}; the bar is the last.")
     page.class_scores(manifest.classes, columns)
     page.heading("Predictions", f"Training data: {manifest.provenance.training_data} ({manifest.provenance.licence}).")

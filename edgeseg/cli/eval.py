@@ -18,7 +18,7 @@ from edgeseg.cli.common import (
     print_table,
     progress,
 )
-from edgeseg.cli.opening import open_segmenter
+from edgeseg.cli.opening import open_predictor
 
 EXAMPLES = """
 edgeseg eval streets
@@ -49,16 +49,17 @@ def command(
     name = require_data(folder.manifest, data)
     total = len(open_dataset(name, split))
     with (
-        open_segmenter(folder, backend, precision, threads, data=name, quiet=as_json) as segmenter,
+        open_predictor(folder, backend, precision, threads, data=name, quiet=as_json) as predictor,
         progress(
-            f"evaluating {segmenter.session.backend} {segmenter.session.precision}", min(frames or total, total), quiet=as_json
+            f"evaluating {predictor.session.backend} {predictor.session.precision}", min(frames or total, total), quiet=as_json
         ) as bar,
     ):
-        result = evaluate(folder, segmenter, name, split, frames, bar)
+        result = evaluate(folder, predictor, name, split, frames, bar)
     if as_json:
         print_json(result.to_json())
         return
     title = f"{folder.manifest.name}, {result.backend} {result.precision}, {result.images} frames of {name} {split}"
-    rows = [(label, f"{getattr(result, label):.4f}") for label in ("mean_iou", "pixel_accuracy", "mean_accuracy", "fw_iou")]
-    rows += [(f"IoU {label}", "-" if value is None else f"{value:.4f}") for label, value in result.per_class_iou.items()]
+    rows = [(label, f"{value:.4f}") for label, value in result.figures.items()]
+    name_of_class = {"mean_iou": "IoU", "pq": "PQ"}.get(result.headline, "AP")
+    rows += [(f"{name_of_class} {label}", "-" if value is None else f"{value:.4f}") for label, value in result.per_class.items()]
     print_table(title, ["metric", "value"], rows + ([("skipped", result.skipped)] if result.skipped else []), right=["value"])

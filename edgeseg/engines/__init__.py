@@ -1,7 +1,7 @@
 """Engines: a model folder becomes what this machine runs fastest, and is kept until something it depends on changes.
 
 ``build_engine`` makes or finds an engine, ``load_engine`` opens it as a ``Session``, ``Segmenter`` turns frames into
-label maps. A backend is one file here and one line in ``REGISTRY``.
+label maps, ``Predictor`` into what any other task promises. A backend is one file here and one line in ``REGISTRY``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from edgeseg.engines.session import PRECISIONS, Backend, BuildJob, Session, Tens
 
 if TYPE_CHECKING:
     from edgeseg.engines.build import Engine
-    from edgeseg.engines.open import build_engine, load_engine, load_segmenter
+    from edgeseg.engines.open import build_engine, load_engine, load_predictor, load_segmenter
+    from edgeseg.engines.predictor import Predictor
     from edgeseg.engines.segmenter import Segmenter
 
 _LAZY = {
@@ -23,6 +24,8 @@ _LAZY = {
     "load_engine": "edgeseg.engines.open",
     "Segmenter": "edgeseg.engines.segmenter",
     "load_segmenter": "edgeseg.engines.open",
+    "Predictor": "edgeseg.engines.predictor",
+    "load_predictor": "edgeseg.engines.open",
 }
 
 __all__ = [
@@ -31,12 +34,14 @@ __all__ = [
     "Backend",
     "BuildJob",
     "Engine",
+    "Predictor",
     "Segmenter",
     "Session",
     "TensorSpec",
     "build_engine",
     "default_threads",
     "load_engine",
+    "load_predictor",
     "load_segmenter",
 ]
 

@@ -7,6 +7,7 @@ from typing import Any
 from edgeseg.engines.build import Engine, build_named, open_built
 from edgeseg.engines.keys import check_threads
 from edgeseg.engines.options import BuildOptions
+from edgeseg.engines.predictor import Predictor, open_predictor
 from edgeseg.engines.segmenter import Segmenter
 from edgeseg.engines.select import choose
 from edgeseg.engines.session import Frames, Progress, Session, check_runnable, default_threads
@@ -73,3 +74,14 @@ def load_segmenter(
     """
     threads = threads or default_threads()
     return Segmenter(load_engine(folder, backend, precision, threads, **options), folder.manifest, threads)
+
+
+def load_predictor(
+    folder: ModelFolder, backend: str = "auto", precision: str = "auto", threads: int | None = None, **options: Any
+) -> Segmenter | Predictor:
+    """The engine that ``load_engine`` opens, behind what the model's task needs: see ``open_predictor``.
+
+    ``options`` are ``progress`` and ``frames``.
+    """
+    threads = threads or default_threads()
+    return open_predictor(load_engine(folder, backend, precision, threads, **options), folder.manifest, threads)

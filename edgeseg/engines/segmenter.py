@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from edgeseg.manifest import Manifest
 
 
+_SCORES = ("logits", "softmax", "sigmoid", "labels")
+
+
 class Segmenter:
     """The fused path frame -> label map over any session, and its three stages for pipelines that overlap them.
 
@@ -29,11 +32,14 @@ class Segmenter:
     """
 
     def __init__(self, session: Session, manifest: Manifest, threads: int = 1) -> None:
+        if not serves(manifest):
+            what = f"{manifest.name}: task {manifest.task}, {_beyond(manifest)}"
+            raise BackendError(what, "a model that gives one label map", "edgeseg.engines.load_predictor runs it")
         self.session, self.manifest = session, manifest
         self.preprocessor = Preprocessor(manifest.input, threads=threads)
         self.decoder = LabelDecoder(manifest.output, len(manifest.classes), threads=threads)
         self._input, self._output = manifest.input.name, manifest.output.name
-        self._require_names()
+        require_names(session, manifest)
         self._spec = next(spec for spec in session.outputs if spec.name == self._output)
         self._batch = manifest.input.batch
         self._full = np.zeros(manifest.input.shape, np.float32) if self._batch > 1 else None
@@ -42,14 +48,6 @@ class Segmenter:
         # Some sessions take a frame to its labels without leaving the device, where kernels for that are built.
         on_device = getattr(session, "frame_pipeline", None)
         self._on_device = on_device(manifest) if on_device else None
-
-    def _require_names(self) -> None:
-        for kind, name, names in (
-            ("input", self._input, self.session.input_names),
-            ("output", self._output, self.session.output_names),
-        ):
-            if name not in names:
-                raise BackendError(f"$.{kind}.name is {name!r}", f"one of the network's {kind}s {names}", "correct model.json")
 
     def allocate_input(self) -> np.ndarray:
         """A buffer for ``preprocess(out=)``: (1, C, H, W) float32."""
@@ -97,3 +95,33 @@ class Segmenter:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def serves(manifest: Manifest) -> bool:
+    """Whether the fused path gives what the model's task promises: one label map of a stretched frame, nothing behind it."""
+    return not _beyond(manifest)
+
+
+def _beyond(manifest: Manifest) -> str:
+    if manifest.output.kind not in _SCORES:
+        return f"output {manifest.output.kind}"
+    reasons = {
+        "further label spaces": bool(manifest.spaces),
+        "a dense CRF": manifest.crf is not None,
+        "tiles": manifest.tile is not None,
+        "a letterboxed input": manifest.input.resize != "stretch",
+    }
+    return ", ".join(reason for reason, given in reasons.items() if given)
+
+
+def require_names(session: Session, manifest: Manifest) -> None:
+    """Refuse a manifest that names tensors which the engine has not.
+
+    Raises:
+        BackendError: names the first.
+    """
+    wanted = [("input", manifest.input.name, session.input_names)]
+    wanted += [("output", name, session.output_names) for name in manifest.output_names]
+    for kind, name, names in wanted:
+        if name not in names:
+            raise BackendError(f"$.{kind}.name is {name!r}", f"one of the network's {kind}s {names}", "correct model.json")

@@ -15,11 +15,14 @@ from edgeseg.data.streets import StreetScenes
 from edgeseg.engines.build import load_named
 from edgeseg.engines.cache import CHOICE, cache_lock
 from edgeseg.engines.keys import engine_fields
+from edgeseg.engines.predictor import Predictor, open_predictor
 from edgeseg.engines.segmenter import Segmenter
 from edgeseg.engines.session import PRECISIONS, Frames, Progress, check_precision, get_backend, installed, not_runnable
 from edgeseg.errors import BackendError, EdgesegError
 from edgeseg.files import sha256_json, write_json
 from edgeseg.folder import RANGES, ModelFolder
+from edgeseg.metrics import headline
+from edgeseg.postprocess.decoder import Prediction, class_map
 
 AGREEMENT = {"fp32": 0.999, "bf16": 0.985, "fp16": 0.99, "int8": 0.97}
 """Least share of pixels whose class must agree with ONNX Runtime in float32 for a precision to be chosen."""
@@ -108,11 +111,11 @@ def measure(
     pictures = list(frames()) if frames else street_frames(folder)
     bounds = AGREEMENT if frames else FOREIGN
     reference = _reference_labels(folder, threads, pictures)
-    segmenters: dict[tuple[str, str], Segmenter] = {}
+    segmenters: dict[tuple[str, str], Segmenter | Predictor] = {}
     failures: list[EdgesegError] = []
     for name, kind in pairs:
         try:
-            segmenters[name, kind] = Segmenter(load_named(folder, name, kind, threads, tell), folder.manifest, threads)
+            segmenters[name, kind] = open_predictor(load_named(folder, name, kind, threads, tell), folder.manifest, threads)
         except EdgesegError as error:
             tell(f"{name} {kind} is left out: {error}")
             failures.append(error)
@@ -130,9 +133,17 @@ def measure(
 
 
 def street_frames(folder: ModelFolder, count: int = _FRAMES) -> list[np.ndarray]:
-    """Drawn street scenes of the model's size: pictures with the statistics of pictures, for want of the model's own."""
+    """Drawn street scenes of the model's size: pictures with the statistics of pictures, for want of the model's own.
+
+    Depth planes, which streets have none of, are those of an even slope.
+    """
     spec = folder.manifest.input
-    return [StreetScenes(spec.width, spec.height, seed).render(0).image for seed in range(count)]
+    width, height = max(spec.width, 32), max(spec.height, 32)
+    frames = [StreetScenes(width, height, seed).render(0).image for seed in range(count)]
+    if (planes := spec.channels - 3) > 0:
+        slope = np.repeat(np.linspace(40, 220, height).astype(np.uint8)[:, None], width, 1)
+        frames = [np.dstack([frame, *[slope] * planes]) for frame in frames]
+    return frames
 
 
 def _holds(folder: ModelFolder, backend: str, precision: str, agreement: float, bound: float) -> bool:
@@ -141,12 +152,13 @@ def _holds(folder: ModelFolder, backend: str, precision: str, agreement: float, 
 
 
 def measured_drop(folder: ModelFolder, backend: str, precision: str) -> float | None:
-    """The mIoU (0..1) that `edgeseg eval` found this engine to lose against float32, at worst; None if it was not measured."""
+    """What `edgeseg eval` found this engine to lose of mIoU, AP or PQ (0..1) against float32, at worst; None if not measured."""
+    figure = headline(folder.manifest)
     scores = {
-        (item.backend, item.precision, item.data): item.values["mean_iou"]
+        (item.backend, item.precision, item.data): item.values[figure]
         for item in folder.manifest.measurements
         # Ranges are written differently for other architectures, so their figures say nothing here.
-        if item.what == "eval" and "mean_iou" in item.values and platform.machine() in item.machine
+        if item.what == "eval" and figure in item.values and platform.machine() in item.machine
     }
     drops = [
         max(full) - score
@@ -157,19 +169,28 @@ def measured_drop(folder: ModelFolder, backend: str, precision: str) -> float | 
     return max(drops, default=None)
 
 
-def _reference_labels(folder: ModelFolder, threads: int, frames: Sequence[np.ndarray]) -> list[np.ndarray]:
+def _reference_labels(folder: ModelFolder, threads: int, frames: Sequence[np.ndarray]) -> list[Prediction]:
     name = "ort" if "ort" in installed() else installed()[0]
-    with Segmenter(load_named(folder, name, "fp32", threads), folder.manifest, threads) as reference:
+    with open_predictor(load_named(folder, name, "fp32", threads), folder.manifest, threads) as reference:
         return [reference(frame) for frame in frames]
 
 
-def _agreement(segmenter: Segmenter, frames: Sequence[np.ndarray], reference: Sequence[np.ndarray]) -> float:
-    return float(np.mean([np.mean(segmenter(frame) == labels) for frame, labels in zip(frames, reference, strict=True)]))
+def _agreement(segmenter: Segmenter | Predictor, frames: Sequence[np.ndarray], reference: Sequence[Prediction]) -> float:
+    """Share of pixels whose class is the reference's, whatever the task."""
+    return float(np.mean([_same(segmenter(frame), expected) for frame, expected in zip(frames, reference, strict=True)]))
 
 
-def _latencies(segmenters: dict[tuple[str, str], Segmenter], frame: np.ndarray) -> dict[tuple[str, str], float]:
+def _same(found: Prediction, expected: Prediction) -> float:
+    if isinstance(found, list) and isinstance(expected, list):
+        return float(np.mean([np.mean(one == other) for one, other in zip(found, expected, strict=True)]))
+    return float(np.mean(class_map(found) == class_map(expected)))
+
+
+def _latencies(segmenters: dict[tuple[str, str], Segmenter | Predictor], frame: np.ndarray) -> dict[tuple[str, str], float]:
     times: dict[tuple[str, str], list[float]] = {pair: [] for pair in segmenters}
-    buffers = {pair: (item.preprocess(frame), item.allocate_output()) for pair, item in segmenters.items()}
+    buffers: dict[tuple[str, str], tuple[np.ndarray, Any]] = {
+        pair: (item.preprocess(frame), item.allocate_output()) for pair, item in segmenters.items()
+    }
     for _ in range(_ROUNDS):
         for pair, segmenter in segmenters.items():
             tensor, out = buffers[pair]

@@ -48,7 +48,7 @@ def build(job: BuildJob) -> None:
             "num_classes": len(manifest.classes),
             "options": manifest.architecture.options,
             "input": [manifest.input.name, list(manifest.input.shape)],
-            "output": manifest.output.name,
+            "outputs": list(manifest.output_names),
         },
     )
 
@@ -61,7 +61,7 @@ def load(directory: Path, precision: str, threads: int) -> TorchSession:
     network = models.create(recipe["name"], num_classes=recipe["num_classes"], **recipe["options"])
     network.load_state_dict(torch.load(directory / STATE, weights_only=True), strict=True)
     name, shape = recipe["input"]
-    return TorchSession(network, precision, threads, TensorSpec(name, tuple(shape)), recipe["output"])
+    return TorchSession(network, precision, threads, TensorSpec(name, tuple(shape)), recipe["outputs"])
 
 
 class TorchSession(SessionBase):
@@ -69,28 +69,31 @@ class TorchSession(SessionBase):
 
     backend = NAME
 
-    def __init__(self, network: torch.nn.Module, precision: str, threads: int, spec: TensorSpec, output: str) -> None:
+    def __init__(self, network: torch.nn.Module, precision: str, threads: int, spec: TensorSpec, outputs: list[str]) -> None:
         self._network: torch.nn.Module | None = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._threads, self._bf16 = threads, precision == "bf16"
         self.precision = precision
-        shape = tuple(self._forward(np.zeros(spec.shape or (), np.float32)).shape)
-        super().__init__(precision, [spec], [TensorSpec(output, shape)])
+        self._names = outputs
+        found = self._forward(np.zeros(spec.shape or (), np.float32))
+        kinds = {name: str(item.dtype).removeprefix("torch.") for name, item in found.items()}
+        super().__init__(precision, [spec], [TensorSpec(name, tuple(item.shape), kinds[name]) for name, item in found.items()])
 
-    def _forward(self, array: np.ndarray) -> torch.Tensor:
+    def _forward(self, array: np.ndarray) -> dict[str, torch.Tensor]:
         if self._network is None:
             raise BackendError("the session is closed", fix="load the engine again")
         if torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self._bf16):
             result = self._network(torch.from_numpy(array).contiguous(memory_format=torch.channels_last))
-        if not isinstance(result, torch.Tensor):
-            result = next(iter(result.values())) if isinstance(result, Mapping) else result[0]
-        return result.float()
+        tensors = list(result.values()) if isinstance(result, Mapping) else result
+        tensors = [tensors] if isinstance(tensors, torch.Tensor) else tensors
+        # A network may give more than its manifest names.
+        return {name: item.float() if item.is_floating_point() else item for name, item in zip(self._names, tensors, strict=False)}
 
     def _execute(self, feeds: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> None:
         result = self._forward(feeds[self.inputs[0].name])
-        for array in outputs.values():
-            torch.from_numpy(array).copy_(result)
+        for name, array in outputs.items():
+            torch.from_numpy(array).copy_(result[name])
 
     def close(self) -> None:
         self._network = None

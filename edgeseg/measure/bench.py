@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeseg.engines.predictor import Predictor
 from edgeseg.engines.segmenter import Segmenter
 from edgeseg.errors import EdgesegError
 from edgeseg.measure.machine import machine_line, measurement
@@ -83,7 +84,7 @@ def timed(
 
 def bench(
     folder: ModelFolder,
-    segmenter: Segmenter,
+    segmenter: Segmenter | Predictor,
     frames: Sequence[np.ndarray],
     *,
     threads: int,
@@ -107,7 +108,8 @@ def bench(
             "nothing to time", "at least one frame and a positive duration or number of runs", "see `edgeseg bench --help`"
         )
     tell = progress or (lambda _: None)
-    tensor, out = segmenter.preprocess(frames[0]), segmenter.allocate_output()
+    tensor = segmenter.preprocess(frames[0])
+    out: Any = segmenter.allocate_output()  # whichever its own ``infer`` takes
     engine = latency(timed(lambda: segmenter.infer(tensor, out), duration_s, warmup_s, runs, tell))
     turns = itertools.cycle(frames)
     whole = latency(timed(lambda: segmenter(next(turns)), duration_s, warmup_s, runs, lambda share: tell(1 + share)))

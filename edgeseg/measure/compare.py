@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeseg.engines.build import load_named
-from edgeseg.engines.segmenter import Segmenter
 from edgeseg.errors import BackendError, EdgesegError
 from edgeseg.preprocess import Preprocessor
 
@@ -101,8 +101,8 @@ def run_engines(
     for backend, precision in pairs:
         if progress:
             progress(f"running {backend} {precision}")
-        with Segmenter(load_named(folder, backend, precision, threads, progress), folder.manifest, threads) as segmenter:
-            outputs[f"{backend}/{precision}"] = [segmenter.session.run(feed) for feed in network_feeds(folder, frames, threads)]
+        with contextlib.closing(load_named(folder, backend, precision, threads, progress)) as session:
+            outputs[f"{backend}/{precision}"] = [session.run(feed) for feed in network_feeds(folder, frames, threads)]
     return outputs
 
 

@@ -9,19 +9,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgeseg.data import open_dataset
+from edgeseg.engines.predictor import Predictor
 from edgeseg.engines.segmenter import Segmenter
 from edgeseg.errors import DataError
 from edgeseg.measure.machine import machine_line, measurement
 from edgeseg.measure.samples import (
     Pictures,
     check_classes,
+    check_task,
     picture_digest,
     refuse_calibrated,
     require_data,
     seen_in_calibration,
     spread,
 )
-from edgeseg.metrics.semantic import ConfusionMatrix
+from edgeseg.metrics.score import Score
 
 if TYPE_CHECKING:
     from edgeseg.data.base import Dataset
@@ -30,13 +32,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures in 0..1 (Long et al., CVPR 2015, section 5); a class that is neither true nor predicted has IoU None."""
+    """The figures of the model's task, in 0..1.
 
-    mean_iou: float
-    pixel_accuracy: float
-    mean_accuracy: float
-    fw_iou: float
-    per_class_iou: dict[str, float | None]
+    Attributes:
+        figures: by name, see ``edgeseg.metrics.FIGURES``; the one in ``headline`` counts.
+        per_class: the headline figure (IoU, AP, PQ) of each class; None for a class that is neither true nor predicted.
+        skipped: pictures that could not be read.
+    """
+
+    headline: str
+    figures: dict[str, float]
+    per_class: dict[str, float | None]
     backend: str
     precision: str
     data: str
@@ -46,13 +52,19 @@ class Evaluation:
     seconds: float
     machine: str
 
+    @property
+    def value(self) -> float:
+        """The figure that counts."""
+        return self.figures[self.headline]
+
     def to_json(self) -> dict[str, Any]:
-        return dict(vars(self))
+        rest = {name: value for name, value in vars(self).items() if name != "figures"}
+        return {**self.figures, **rest}
 
 
 def evaluate(
     folder: ModelFolder,
-    segmenter: Segmenter,
+    predictor: Segmenter | Predictor,
     data: str | None = None,
     split: str = "test",
     frames: int | None = None,
@@ -61,7 +73,7 @@ def evaluate(
     """Evaluate an opened engine on a split and keep the figures in the manifest when the whole split was used.
 
     Args:
-        segmenter: over an engine of this folder.
+        predictor: over an engine of this folder.
         data: such as "camvid:PATH"; by default the procedural scenes, for a model trained on them.
         frames: at most so many frames, spread evenly.
 
@@ -71,58 +83,48 @@ def evaluate(
     name = require_data(folder.manifest, data)
     dataset = open_dataset(name, split)
     check_classes(folder.manifest, dataset)
+    check_task(folder.manifest, dataset)
     indices = spread(len(dataset), frames)
     if not indices:
         raise DataError(f"{name}: split {split!r} has no pictures", "labelled pictures", "choose another --split")
     started = time.monotonic()
-    counts, skipped = _count(folder, segmenter, dataset, indices, progress)
-    result = _evaluation(folder, segmenter, counts, name, split, len(indices) - skipped, skipped, time.monotonic() - started)
+    score, skipped = _score(folder, predictor, dataset, indices, progress)
+    result = Evaluation(
+        headline=score.headline,
+        figures=score.summary(),
+        per_class={label: None if math.isnan(value) else value for label, value in score.per_class().items()},
+        backend=predictor.session.backend,
+        precision=predictor.session.precision,
+        data=name,
+        split=split,
+        images=len(indices) - skipped,
+        skipped=skipped,
+        seconds=round(time.monotonic() - started, 3),
+        machine=machine_line(),
+    )
     if len(indices) == len(dataset):
         _keep(folder, result, dataset)
     return result
 
 
-def _count(
-    folder: ModelFolder, segmenter: Segmenter, dataset: Dataset, indices: list[int], progress: Callable[[int], object] | None
-) -> tuple[ConfusionMatrix, int]:
-    manifest = folder.manifest
-    seen = refuse_calibrated(folder, dataset, indices) if segmenter.session.precision == "int8" else set()
-    counts = ConfusionMatrix(len(manifest.classes), ignore_label=manifest.ignore_label)
+def _score(
+    folder: ModelFolder,
+    predictor: Segmenter | Predictor,
+    dataset: Dataset,
+    indices: list[int],
+    progress: Callable[[int], object] | None,
+) -> tuple[Score, int]:
+    seen = refuse_calibrated(folder, dataset, indices) if predictor.session.precision == "int8" else set()
+    score = Score(folder.manifest)
     pictures = Pictures(dataset, indices, progress)
     for sample in pictures:
         if seen and picture_digest(sample.image) in seen:
             raise seen_in_calibration(folder, dataset, 1, sample.id)
-        counts.update(segmenter(sample.image), sample.labels)
-    return counts, pictures.skipped
-
-
-def _evaluation(
-    folder: ModelFolder,
-    segmenter: Segmenter,
-    counts: ConfusionMatrix,
-    data: str,
-    split: str,
-    images: int,
-    skipped: int,
-    seconds: float,
-) -> Evaluation:
-    ious = [None if math.isnan(value) else float(value) for value in counts.per_class_iou]
-    return Evaluation(
-        **counts.summary(),
-        per_class_iou=dict(zip(folder.manifest.class_names, ious, strict=True)),
-        backend=segmenter.session.backend,
-        precision=segmenter.session.precision,
-        data=data,
-        split=split,
-        images=images,
-        skipped=skipped,
-        seconds=round(seconds, 3),
-        machine=machine_line(),
-    )
+        score.update(predictor(sample.image), sample)
+    return score, pictures.skipped
 
 
 def _keep(folder: ModelFolder, result: Evaluation, dataset: Dataset) -> None:
-    values = {name: getattr(result, name) for name in ("mean_iou", "pixel_accuracy", "mean_accuracy", "fw_iou")}
-    values["images"] = float(result.images)
+    values = {**result.figures, "images": float(result.images)}
     finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
     folder.add_measurement(measurement("eval", result.backend, result.precision, f"{dataset.name} {dataset.split}", finite))

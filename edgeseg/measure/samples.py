@@ -62,6 +62,20 @@ def check_classes(manifest: Manifest, dataset: Dataset) -> None:
         log.warning("class names differ and are matched by position: model %s, data %s", _shorten(have), _shorten(want))
 
 
+def check_task(manifest: Manifest, dataset: Dataset) -> None:
+    """Refuse a data set without the truth of the model's task, or with frames of another modality.
+
+    Raises:
+        DataError: says what the data set has.
+    """
+    if manifest.task not in dataset.tasks:
+        what = f"{dataset.name} has the truth for {', '.join(dataset.tasks)}"
+        raise DataError(what, f"for {manifest.task}, the task of {manifest.name}", "give another data set")
+    if dataset.modality != manifest.input.modality:
+        fix = f"--data {dataset.name}:...,{manifest.input.modality}"
+        raise DataError(f"{dataset.name} gives frames of {dataset.modality}", f"{manifest.input.modality} for {manifest.name}", fix)
+
+
 def _shorten(names: Sequence[str]) -> str:
     return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
 
@@ -168,23 +182,23 @@ def sample_frames(folder: ModelFolder, data: str | None, split: str, count: int)
     spec = folder.manifest.input
     name = data or default_data(folder.manifest)
     if name is None:
-        return synthetic_frames(spec.height, spec.width, count)
+        return synthetic_frames(spec.height, spec.width, count, channels=max(3, spec.channels))
     dataset = open_dataset(name, split)
     return [sample.image for sample in Pictures(dataset, spread(len(dataset), count))]
 
 
-def synthetic_frames(height: int, width: int, count: int = 4, seed: int = 0) -> list[np.ndarray]:
-    """Frames of soft gradients with flat shapes and a little noise, (height, width, 3) uint8: edges and areas as in scenes."""
+def synthetic_frames(height: int, width: int, count: int = 4, seed: int = 0, channels: int = 3) -> list[np.ndarray]:
+    """Frames of soft gradients with flat shapes and a little noise, (height, width, channels) uint8: areas as in scenes."""
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
     frames = []
     for _ in range(count):
-        tilt = rng.uniform(-1, 1, (2, 3)).astype(np.float32)
+        tilt = rng.uniform(-1, 1, (2, channels)).astype(np.float32)
         frame = 128 + 90 * (rows[..., None] / height - 0.5) * tilt[0] + 90 * (columns[..., None] / width - 0.5) * tilt[1]
         for _ in range(12):
             top, left = rng.integers(0, height), rng.integers(0, width)
             bottom, right = top + rng.integers(2, height // 2 + 3), left + rng.integers(2, width // 2 + 3)
-            frame[top:bottom, left:right] = rng.uniform(0, 255, 3)
+            frame[top:bottom, left:right] = rng.uniform(0, 255, channels)
         frame += rng.normal(0, 4, frame.shape)
         frames.append(np.clip(frame, 0, 255).astype(np.uint8))
     return frames

@@ -110,3 +110,12 @@ class ScoreDecoder:
 
     def _argmax(self, scores: NDArray[Any], size: tuple[int, int]) -> Labels:
         return native.upsample_argmax(scores.astype(np.float32, copy=False), size, threads=self._threads)
+
+
+def class_map(prediction: Prediction) -> Labels:
+    """(H, W) uint8 classes of any prediction, 255 where there is none: what viewers of labels show."""
+    if isinstance(prediction, Instances | Panoptic):
+        from edgeseg.postprocess.panoptic import label_map
+
+        return label_map(prediction)
+    return prediction[0] if isinstance(prediction, list) else prediction

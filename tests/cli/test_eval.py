@@ -36,7 +36,7 @@ def test_json_has_the_figures(folder: ModelFolder, data: str, capfd: pytest.Capt
     assert run(["eval", str(folder.path), "--data", data, "--split", "test", *options]) == 0
     report = json.loads(capfd.readouterr().out)
     assert all(0 <= report[name] <= 1 for name in FIGURES)
-    assert set(report["per_class_iou"]) == set(folder.manifest.class_names)
+    assert set(report["per_class"]) == set(folder.manifest.class_names)
     assert (report["images"], report["skipped"]) == (3, 0)
 
 

@@ -52,12 +52,12 @@ def test_figures_equal_a_confusion_matrix_by_hand(folder: ModelFolder, data: str
     hits, true, predicted = np.diag(counts), counts.sum(1), counts.sum(0)
     present = true + predicted > 0
     ious = hits[present] / (true + predicted - hits)[present]
-    assert result.pixel_accuracy == pytest.approx(hits.sum() / counts.sum(), abs=1e-12)
-    assert result.mean_accuracy == pytest.approx(np.mean((hits / np.maximum(true, 1))[true > 0]), abs=1e-12)
-    assert result.mean_iou == pytest.approx(ious.mean(), abs=1e-12)
-    assert result.fw_iou == pytest.approx((true[present] * ious).sum() / true.sum(), abs=1e-12)
-    assert [value for value in result.per_class_iou.values() if value is not None] == pytest.approx(list(ious), abs=1e-12)
-    assert list(result.per_class_iou) == folder.manifest.class_names
+    assert result.figures["pixel_accuracy"] == pytest.approx(hits.sum() / counts.sum(), abs=1e-12)
+    assert result.figures["mean_accuracy"] == pytest.approx(np.mean((hits / np.maximum(true, 1))[true > 0]), abs=1e-12)
+    assert result.figures["mean_iou"] == pytest.approx(ious.mean(), abs=1e-12)
+    assert result.figures["fw_iou"] == pytest.approx((true[present] * ious).sum() / true.sum(), abs=1e-12)
+    assert [value for value in result.per_class.values() if value is not None] == pytest.approx(list(ious), abs=1e-12)
+    assert list(result.per_class) == folder.manifest.class_names
     assert (result.images, result.skipped, result.backend, result.precision) == (5, 0, "ort", "fp32")
 
 
@@ -68,7 +68,7 @@ def test_whole_split_is_kept_in_the_manifest_and_a_part_is_not(folder: ModelFold
     result = evaluate(folder, segmenter, data, "test")
     (kept,) = folder.manifest.measurements
     assert (kept.what, kept.backend, kept.precision, kept.data) == ("eval", "ort", "fp32", "camvid test")
-    assert kept.values["mean_iou"] == result.mean_iou
+    assert kept.values["mean_iou"] == result.figures["mean_iou"]
 
 
 def test_calibrate_then_evaluate_int8(folder: ModelFolder, data: str) -> None:
