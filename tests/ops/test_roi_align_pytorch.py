@@ -46,27 +46,47 @@ def test_any_box_is_defined(case: Case, seed: int) -> None:
     assert np.abs(found - roi_align_reference(*spoiled.arguments)).max(initial=0) <= 1e-6 * spoiled.scale
 
 
+@pytest.mark.parametrize("mode", ["avg", "max"])
 @pytest.mark.parametrize("ratio", [0, 2])
 @pytest.mark.parametrize("aligned", [False, True])
-def test_gradient(ratio: int, aligned: bool) -> None:
-    case = make(3, levels=2, ratio=ratio, aligned=aligned, size=(7, 6), channels=2, count=7)
+def test_gradient(ratio: int, aligned: bool, mode: str) -> None:
+    case = make(3, levels=2, ratio=ratio, aligned=aligned, size=(7, 6), channels=2, count=7, mode=mode)
     maps = [torch.from_numpy(level).double().requires_grad_() for level in case.features]
     assert torch.autograd.gradcheck(lambda *levels: roi_align(*arguments(case, levels)), maps)
 
 
+@pytest.mark.parametrize("mode", ["avg", "max"])
 @pytest.mark.parametrize("ratio", [0, 2])
-def test_schema_fake_and_gradient_hold_together(ratio: int) -> None:
-    case = make(3, levels=2, ratio=ratio, size=(7, 6), channels=2, count=4)
+def test_schema_fake_and_gradient_hold_together(ratio: int, mode: str) -> None:
+    case = make(3, levels=2, ratio=ratio, size=(7, 6), channels=2, count=4, mode=mode)
     maps = [torch.from_numpy(level).requires_grad_() for level in case.features]
     results = torch.library.opcheck(roi_align, arguments(case, maps))
     assert set(results.values()) == {"SUCCESS"}
 
 
-def test_the_maximum_has_no_gradient() -> None:
-    case = make(1, mode="max")
+def test_the_maximums_gradient_goes_to_one_pixel_a_bin() -> None:
+    case = make(1, mode="max", ratio=2, channels=3, count=5)
     maps = [torch.from_numpy(level).requires_grad_() for level in case.features]
-    with pytest.raises(NotImplementedError, match="mode avg"):
-        roi_align(*arguments(case, maps)).sum().backward()
+    pooled = roi_align(*arguments(case, maps))
+    pooled[0, 1, 0, 0].backward()
+    touched = sum(int(level.grad.count_nonzero()) for level in maps)
+    # The value is weight times pixel, so that the gradient, the weight, times that pixel is the value again.
+    value = sum(float((level.grad * level.detach()).sum()) for level in maps)
+    assert touched <= 1
+    assert value == pytest.approx(float(pooled[0, 1, 0, 0].detach()), abs=1e-6)
+    assert touched == 1 or value == 0
+
+
+@pytest.mark.parametrize("mode", ["avg", "max"])
+def test_the_gradient_does_not_depend_on_the_memory_format(mode: str) -> None:
+    case = make(4, mode=mode, levels=2, channels=3, count=6)
+    grads = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        maps = [torch.from_numpy(level).contiguous(memory_format=layout).requires_grad_() for level in case.features]
+        roi_align(*arguments(case, maps)).square().sum().backward()
+        grads.append([level.grad for level in maps])
+    assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(*grads, strict=True))
+    assert any(grad.any() for grad in grads[0])
 
 
 def test_autocast_changes_nothing() -> None:

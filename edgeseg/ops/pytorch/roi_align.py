@@ -1,8 +1,9 @@
-"""RoIAlign for PyTorch: ``edgeseg::roi_align``, differentiable with respect to the features in average mode.
+"""RoIAlign for PyTorch: ``edgeseg::roi_align``, differentiable with respect to the features.
 
 The average over a grid of bilinear samples is separable: (K, bins, H) and (K, bins, W) matrices of weights on both sides
 of a map, so forward and backward are matrix products, on any device and for any number of samples. As they run over
-whole rows and columns, a NaN or an infinity in a map reaches boxes beside it, unlike in the kernels.
+whole rows and columns, a NaN or an infinity in a map reaches boxes beside it, unlike in the kernels. The maximum looks up
+all weighted neighbours, some boxes at a time; its gradient goes to the pixel that was the largest, the first of equals.
 """
 
 from __future__ import annotations
@@ -92,13 +93,26 @@ class _Axis:
         weights.scatter_add_(2, self.low, self.low_weight.to(dtype)).scatter_add_(2, self.high, self.high_weight.to(dtype))
         return weights / self.count.clamp(min=1).to(dtype)[:, None, None]
 
-    def one(self, box: int) -> _Axis:
-        """A single box, without the samples it does not have."""
-        count = int(self.count[box])
+    def some(self, boxes: slice) -> _Axis:
+        """Some boxes, without the samples that none of them has."""
+        count = self.count[boxes]
+        most = int(count.max())
         low, high, low_weight, high_weight = (
-            part[box : box + 1, :, :count] for part in (self.low, self.high, self.low_weight, self.high_weight)
+            part[boxes, :, :most] for part in (self.low, self.high, self.low_weight, self.high_weight)
         )
-        return _Axis(low, high, low_weight, high_weight, self.count[box : box + 1], self.size)
+        return _Axis(low, high, low_weight, high_weight, count, self.size)
+
+    @property
+    def present(self) -> Tensor:
+        """(boxes, bins * samples) bool: the samples that a box has of its own."""
+        boxes, bins, most = self.low.shape
+        own = torch.arange(most, device=self.count.device) < self.count[:, None]
+        return own[:, None].expand(boxes, bins, most).flatten(1)
+
+    @property
+    def corners(self) -> tuple[tuple[Tensor, Tensor], ...]:
+        """(indices, weights) (boxes, bins * samples) of the lower and the upper neighbours."""
+        return (self.low.flatten(1), self.low_weight.flatten(1)), (self.high.flatten(1), self.high_weight.flatten(1))
 
 
 @dataclass(frozen=True)
@@ -171,29 +185,53 @@ def _averages(image: Tensor, group: _Group, dtype: torch.dtype) -> Tensor:
 
 
 def _maxima(image: Tensor, group: _Group) -> Tensor:
-    """ONNX's maximum, box by box: the largest weighted value; samples outside weigh 0 and so count as 0."""
+    """ONNX's maximum: the largest weighted value; samples outside weigh 0 and so count as 0."""
     bins = (group.rows.low.shape[1], group.columns.low.shape[1])
     out = image.new_zeros((len(group.boxes), image.shape[0], *bins))
-    for box in range(len(group.boxes)):
-        rows, columns = group.rows.one(box), group.columns.one(box)
-        samples = rows.low.numel() * columns.low.numel()
-        if samples:
-            parts = image.split(max(1, _MOST_ELEMENTS // samples))
-            out[box] = torch.cat([_largest(part, rows, columns) for part in parts])
+    for part, rows, columns in _portions(group, image.shape[0]):
+        best, _ = _weighted(image, rows, columns).max(-1)
+        empty = (rows.count == 0) | (columns.count == 0)
+        out[part] = best.masked_fill(empty[:, None, None, None], 0)
     return out
 
 
-def _largest(image: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
-    """(C, H, W) to (C, oh, ow)."""
-    shape = (image.shape[0], *rows.low.shape[1:], *columns.low.shape[1:])
-    best: Tensor | None = None
-    for row, row_weight in ((rows.low, rows.low_weight), (rows.high, rows.high_weight)):
-        for column, column_weight in ((columns.low, columns.low_weight), (columns.high, columns.high_weight)):
-            weight = row_weight.flatten()[:, None] * column_weight.flatten()
-            values = image[:, row.flatten()][:, :, column.flatten()] * weight.to(image.dtype)
-            best = values if best is None else torch.maximum(best, values)
-    assert best is not None
-    return best.view(shape).amax((2, 4))
+def _portions(group: _Group, channels: int) -> Iterator[tuple[slice, _Axis, _Axis]]:
+    """The boxes of a group that have samples, as many at a time as fit into memory."""
+    samples = group.rows.low[0].numel() * group.columns.low[0].numel()
+    step = max(1, _MOST_ELEMENTS // max(4 * channels * samples, 1))
+    for start in range(0, len(group.boxes) if samples else 0, step):
+        part = slice(start, start + step)
+        rows, columns = group.rows.some(part), group.columns.some(part)
+        if rows.low.numel() and columns.low.numel():
+            yield part, rows, columns
+
+
+def _weighted(image: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
+    """(C, H, W) to (k, C, oh, ow, 4 * samples): the weighted neighbours of each bin, -inf for samples that a box has not."""
+    absent = ~(rows.present[:, :, None] & columns.present[:, None])
+    values = []
+    for row, row_weight in rows.corners:
+        for column, column_weight in columns.corners:
+            weight = (row_weight[:, :, None] * column_weight[:, None]).to(image.dtype)
+            found = image[:, row[:, :, None], column[:, None]] * weight
+            values.append(found.masked_fill(absent, -torch.inf))
+    return torch.stack([_by_bin(value.transpose(0, 1), rows, columns) for value in values], dim=-1).flatten(-2)
+
+
+def _by_bin(samples: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
+    """(..., oh * ry, ow * rx) to (..., oh, ow, ry * rx)."""
+    (_, height, down), (_, width, across) = rows.low.shape, columns.low.shape
+    return samples.unflatten(-1, (width, across)).unflatten(-3, (height, down)).transpose(-3, -2).flatten(-2)
+
+
+def _pixels(rows: _Axis, columns: _Axis) -> tuple[Tensor, Tensor]:
+    """Index in the plane and weight (k, oh, ow, 4 * samples) of what ``_weighted`` gives."""
+    indices, weights = [], []
+    for row, row_weight in rows.corners:
+        for column, column_weight in columns.corners:
+            indices.append(_by_bin(row[:, :, None] * columns.size + column[:, None], rows, columns))
+            weights.append(_by_bin(row_weight[:, :, None] * column_weight[:, None], rows, columns))
+    return torch.stack(indices, dim=-1).flatten(-2), torch.stack(weights, dim=-1).flatten(-2)
 
 
 # --- gradient --------------------------------------------------------------------------------------------------------
@@ -231,17 +269,55 @@ def _(grad: Tensor, rois: Tensor, batch_indices: Tensor, images: int, sizes: Seq
     return [grad.new_empty((images, grad.shape[1], *size)) for size in zip(sizes[::2], sizes[1::2], strict=True)]
 
 
+@torch.library.custom_op("edgeseg::roi_align_max_backward", mutates_args=())
+def roi_align_max_backward(
+    grad: Tensor,
+    rois: Tensor,
+    batch_indices: Tensor,
+    features: Sequence[Tensor],
+    sampling_ratio: int,
+    aligned: bool,
+    spatial_scales: Sequence[float],
+    canonical_size: float,
+    canonical_level: int,
+) -> list[Tensor]:
+    """Gradients of the feature maps from that of the output, max mode: each bin's goes to its largest weighted neighbour."""
+    dtype = _compute_type(grad)
+    options = RoiAlignOptions(
+        grad.shape[2], grad.shape[3], spatial_scales, sampling_ratio, "max", aligned, canonical_size, canonical_level
+    )
+    grads = [feature.new_zeros(feature.shape, dtype=dtype) for feature in features]
+    for group in _groups(rois.float(), batch_indices, [feature.shape for feature in features], options):
+        image, plane = features[group.level][group.image].to(dtype), grads[group.level][group.image].flatten(1)
+        for part, rows, columns in _portions(group, image.shape[0]):
+            best = _weighted(image, rows, columns).argmax(-1)  # (k, C, oh, ow)
+            indices, weights = (item[:, None].expand(-1, best.shape[1], -1, -1, -1) for item in _pixels(rows, columns))
+            at = indices.gather(-1, best[..., None])[..., 0]
+            share = grad[group.boxes[part]].to(dtype) * weights.gather(-1, best[..., None])[..., 0].to(dtype)
+            plane.scatter_add_(1, at.transpose(0, 1).flatten(1), share.transpose(0, 1).flatten(1))
+    return [part.to(grad.dtype) for part in grads]
+
+
+@roi_align_max_backward.register_fake
+def _(grad: Tensor, rois: Tensor, batch_indices: Tensor, features: Sequence[Tensor], *_: Any) -> list[Tensor]:
+    return [feature.new_empty(feature.shape, dtype=grad.dtype) for feature in features]
+
+
 def _context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     rois, images, features, _, _, ratio, ctx.mode, aligned, scales, size, level = inputs
-    ctx.save_for_backward(rois, images)
-    sizes = [side for feature in features for side in feature.shape[2:]]
-    ctx.arguments = (features[0].shape[0], sizes, ratio, aligned, scales, size, level)
+    ctx.options = (ratio, aligned, scales, size, level)
+    ctx.sizes = (features[0].shape[0], [side for feature in features for side in feature.shape[2:]])
+    # Only the maximum depends on the features' values.
+    ctx.save_for_backward(rois, images, *(features if ctx.mode == "max" else ()))
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    if ctx.mode != "avg":
-        raise NotImplementedError("roi_align: mode max has no gradient; train with mode avg")
-    return None, None, roi_align_backward(grad, *ctx.saved_tensors, *ctx.arguments), *[None] * 8
+    rois, images, *features = ctx.saved_tensors
+    if ctx.mode == "max":
+        grads = roi_align_max_backward(grad, rois, images, features, *ctx.options)
+    else:
+        grads = roi_align_backward(grad, rois, images, *ctx.sizes, *ctx.options)
+    return None, None, grads, *[None] * 8
 
 
 roi_align.register_autograd(_backward, setup_context=_context)
