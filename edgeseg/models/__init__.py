@@ -31,6 +31,8 @@ REGISTRY = {
     "fcn16s": "edgeseg.models.fcn:fcn16s",
     "fcn32s": "edgeseg.models.fcn:fcn32s",
     "fcn8s": "edgeseg.models.fcn:fcn8s",
+    "mask2former": "edgeseg.models.mask2former:Mask2Former",
+    "maskformer": "edgeseg.models.maskformer:MaskFormer",
     "segmenter": "edgeseg.models.segmenter:Segmenter",
     "segnet": "edgeseg.models.segnet:SegNet",
     "unet": "edgeseg.models.unet:UNet",

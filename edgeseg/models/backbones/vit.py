@@ -113,7 +113,14 @@ class VisionTransformer(nn.Module):
     HEAD = ("head.", "head_dist.", "pre_logits.", "fc_norm.")  # what a downloaded classifier has beyond this
 
     def __init__(
-        self, dim: int, depth: int, heads: int, patch: int, image_size: tuple[int, int], dropout: float = 0.0, drop_path: float = 0.0
+        self,
+        dim: int,
+        depth: int,
+        heads: int,
+        patch: int,
+        image_size: tuple[int, int],
+        dropout: float = 0.0,
+        drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         if heads < 1 or dim < 1 or dim % heads:
