@@ -27,14 +27,25 @@ if TYPE_CHECKING:
     from torch import nn
 
 REGISTRY = {
+    "deeplab_v1": "edgeseg.models.deeplab_v1:DeepLabV1",
+    "deeplab_v2": "edgeseg.models.deeplab_v2:DeepLabV2",
+    "deeplab_v3": "edgeseg.models.deeplab_v3:DeepLabV3",
     "deeplab_v3_plus": "edgeseg.models.deeplab_v3_plus:DeepLabV3Plus",
     "fcn16s": "edgeseg.models.fcn:fcn16s",
     "fcn32s": "edgeseg.models.fcn:fcn32s",
     "fcn8s": "edgeseg.models.fcn:fcn8s",
+    "fcn_pool3": "edgeseg.models.fcn:fcn_pool3",
+    "fcn_pool4": "edgeseg.models.fcn:fcn_pool4",
+    "fcn_pool5": "edgeseg.models.fcn:fcn_pool5",
     "mask2former": "edgeseg.models.mask2former:Mask2Former",
     "maskformer": "edgeseg.models.maskformer:MaskFormer",
+    "pan": "edgeseg.models.pan:PAN",
+    "patch_classifier": "edgeseg.models.patch_classifier:PatchClassifier",
+    "pspnet": "edgeseg.models.pspnet:PSPNet",
+    "refinenet": "edgeseg.models.refinenet:RefineNet",
     "segmenter": "edgeseg.models.segmenter:Segmenter",
     "segnet": "edgeseg.models.segnet:SegNet",
+    "segnet_basic": "edgeseg.models.segnet:SegNetBasic",
     "unet": "edgeseg.models.unet:UNet",
 }
 
