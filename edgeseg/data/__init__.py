@@ -11,12 +11,15 @@ from edgeseg.errors import DataError
 __all__ = ["REGISTRY", "Dataset", "Sample", "open_dataset"]
 
 REGISTRY = {
-    "camvid": "edgeseg.data.camvid:CamVid",
-    "voc": "edgeseg.data.voc:Voc2012",
-    "cityscapes": "edgeseg.data.cityscapes:Cityscapes",
     "ade20k": "edgeseg.data.ade20k:Ade20k",
+    "camvid": "edgeseg.data.camvid:CamVid",
+    "cityscapes": "edgeseg.data.cityscapes:Cityscapes",
+    "coco": "edgeseg.data.coco:Coco",
+    "coco_keypoints": "edgeseg.data.coco_keypoints:CocoKeypoints",
+    "coco_panoptic": "edgeseg.data.coco_panoptic:CocoPanoptic",
     "folder": "edgeseg.data.folder:Folder",
     "streets": "edgeseg.data.streets:Streets",
+    "voc": "edgeseg.data.voc:Voc2012",
 }
 
 

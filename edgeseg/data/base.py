@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,12 +13,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeseg.data.problems import Problems
 from edgeseg.errors import DataError, PictureError
 from edgeseg.files import sha256_json
 from edgeseg.manifest import ClassInfo, KeypointSpec, LabelSpace, Modality, Task
 from edgeseg.scene import Instances, Panoptic
 
 IGNORE = 255
+MAX_CLASSES = 255
+"""Labels are bytes, and 255 is no class."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class Dataset(ABC):
         spaces: further label spaces, see ``Sample.spaces``.
         keypoints: the keypoints of its instances.
         modality: what the channels of an image are.
+        problems: what is wrong in the annotations and does not stop a run; some is found only when a sample is read.
     """
 
     name: ClassVar[str]
@@ -61,6 +66,10 @@ class Dataset(ABC):
     spaces: tuple[LabelSpace, ...] = ()
     keypoints: KeypointSpec | None = None
     modality: Modality = "rgb"
+
+    @cached_property
+    def problems(self) -> Problems:
+        return Problems()
 
     @abstractmethod
     def ids(self) -> list[str]:
@@ -117,6 +126,16 @@ def check_labels(labels: NDArray[np.uint8], num_classes: int, path: Path, ignore
     if bad.any():
         y, x = np.argwhere(bad)[0]
         raise DataError(f"{path}: label {labels[y, x]} at pixel (x={x}, y={y})", f"0..{num_classes - 1} or {ignore} (ignore)")
+
+
+def check_classes(classes: Sequence[ClassInfo], origin: object) -> None:
+    """Refuse more classes than labels can tell apart.
+
+    Raises:
+        DataError: more than ``MAX_CLASSES``.
+    """
+    if len(classes) > MAX_CLASSES:
+        raise DataError(f"{origin}: {len(classes)} classes", f"at most {MAX_CLASSES}: labels are bytes", "merge or drop classes")
 
 
 def check_pair(image: NDArray[np.uint8], labels: NDArray[np.uint8], path: Path) -> None:
