@@ -1,18 +1,31 @@
-"""FCN-32s, 16s and 8s on VGG16 (Long, Shelhamer, Darrell, CVPR 2015, figure 3).
+"""Fully convolutional networks (Long, Shelhamer, Darrell, CVPR 2015; PAMI 2017) on VGG16, AlexNet and GoogLeNet.
 
+FCN-32s, 16s and 8s (figure 3), the PAMI paper's predictions from a single pool (table 5) and its fixed-backbone variants.
 The fully connected layers are convolutions; scores are upsampled by transposed convolutions that start as bilinear
-interpolation. Padding is centred rather than the paper's 100 pixels with crops: same function inside the picture, and
-every size works.
+interpolation. Instead of padding by 100 pixels and cropping, each layer keeps its grid and each upsampling knows where the
+cells lie: the same function inside the picture, and every size works.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgeseg.errors import EdgesegError
-from edgeseg.models.backbones.vgg import CHANNELS, VGG16
+from edgeseg.models.backbones.alexnet import AlexNet
+from edgeseg.models.backbones.googlenet import GoogLeNet
+from edgeseg.models.backbones.vgg import VGG16
 from edgeseg.models.blocks import bilinear_kernel
+
+State = dict[str, Tensor]
+Backbone = VGG16 | AlexNet | GoogLeNet
+
+STRIDES = (8, 16, 32)
+BACKBONES = ("vgg16", "vgg16_bn", "alexnet", "googlenet")
+_FC_CHANNELS = 4096
 
 
 class FCN(nn.Module):
@@ -21,51 +34,175 @@ class FCN(nn.Module):
     Args:
         num_classes: number of logit channels.
         stride: 32, 16 or 8: the finest prediction that is fused.
-        fc_channels: width of fc6 and fc7, 4096 as in VGG16.
-        dropout: after fc6 and fc7.
+        backbone: "vgg16", "vgg16_bn" (torchvision's, with batch normalisation: trains from scratch), "alexnet" or "googlenet".
+        width: factor of the backbone's channels; 1 is the published one.
+        fc_channels: width of fc6 and fc7; 4096 times ``width`` by default. GoogLeNet has no such layers.
+        dropout: after fc6 and fc7, and behind GoogLeNet.
+        skip_scales: factors of the pools at strides 16 and 8 before they are scored; at-once training with plain SGD needs
+            0.01 and 0.0001 for downloaded VGG16 weights (PAMI, section 4.3), batch-normalised features none.
+        single: score the pool at ``stride`` and nothing else: FCN-pool3, 4 and 5.
+        freeze_backbone: only the scores and the upsampling learn (PAMI, table 5, "fixed"): fc6 and fc7 are frozen too.
+
+    Raises:
+        EdgesegError: unknown stride or backbone, or a scale that is missing.
     """
 
-    def __init__(self, num_classes: int, stride: int = 8, fc_channels: int = 4096, dropout: float = 0.5) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        stride: int = 8,
+        backbone: str = "vgg16",
+        width: float = 1.0,
+        fc_channels: int | None = None,
+        dropout: float = 0.5,
+        skip_scales: Sequence[float] = (1.0, 1.0),
+        single: bool = False,
+        freeze_backbone: bool = False,
+    ) -> None:
         super().__init__()
-        if stride not in (8, 16, 32):
+        if stride not in STRIDES:
             raise EdgesegError(f"stride {stride}", "8, 16 or 32")
-        self.stride = stride
-        self.backbone = VGG16()
-        self.fc6 = nn.Conv2d(CHANNELS[4], fc_channels, 7, padding=3)
-        self.fc7 = nn.Conv2d(fc_channels, fc_channels, 1)
+        if len(skip_scales) != 2:
+            raise EdgesegError(f"skip_scales {list(skip_scales)}", "two factors, of the pools at strides 16 and 8")
+        self.stride, self.single, self.frozen = stride, single, freeze_backbone
+        self.skip_scales = tuple(float(scale) for scale in skip_scales)
+        self.backbone = _make_backbone(backbone, width)
         self.dropout = nn.Dropout2d(dropout)
-        self.score = nn.Conv2d(fc_channels, num_classes, 1)
-        # Finest last: each fuses the scores of one more pool (figure 3).
-        pools = {32: [], 16: [3], 8: [3, 2]}[stride]
-        self.pools: list[int] = pools
-        self.skips = nn.ModuleList(nn.Conv2d(CHANNELS[pool], num_classes, 1) for pool in pools)
-        self.ups = nn.ModuleList(_bilinear_up(num_classes, 2) for _ in pools)
-        self.up = _bilinear_up(num_classes, stride)
+        if single:
+            self._make_single(num_classes)
+        else:
+            self._make_fused(num_classes, fc_channels or round(_FC_CHANNELS * width))
         for layer in (self.score, *self.skips):
-            # Section 4.1: the class scoring layers start at zero.
+            # CVPR, section 4.1: the class scoring layers start at zero.
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
-        nn.init.kaiming_normal_(self.fc6.weight)
-        nn.init.kaiming_normal_(self.fc7.weight)
+        # CVPR, section 3.3: the last upsampling stays bilinear, those between learn.
+        self.up.requires_grad_(False)
+        if freeze_backbone:
+            for part in self._fixed_parts():
+                part.requires_grad_(False)
+
+    def _make_single(self, num_classes: int) -> None:
+        level = STRIDES.index(self.stride)
+        channels, centre = _pool_channels(self.backbone)[level], self.backbone.centres[level]
+        self.backbone.cut(level)
+        self.score = nn.Conv2d(channels, num_classes, 1)
+        self.skips, self.ups = nn.ModuleList(), nn.ModuleList()
+        self.up = _bilinear_up(num_classes, self.stride, centre)
+
+    def _make_fused(self, num_classes: int, fc_channels: int) -> None:
+        channels, centres = _pool_channels(self.backbone), list(self.backbone.centres)
+        last = channels[2]
+        if not isinstance(self.backbone, GoogLeNet):
+            window = self.backbone.WINDOW
+            self.fc6 = nn.Conv2d(last, fc_channels, window, padding=window // 2 if window % 2 else 0)
+            self.fc7 = nn.Conv2d(fc_channels, fc_channels, 1)
+            nn.init.kaiming_normal_(self.fc6.weight)
+            nn.init.kaiming_normal_(self.fc7.weight)
+            last = fc_channels
+            # An even window lies half a cell to the right of the cell that it is centred on.
+            centres[2] += 0 if window % 2 else 16
+        self.score = nn.Conv2d(last, num_classes, 1)
+        # Coarsest first: each fuses the scores of one more pool (figure 3).
+        levels = range(1, STRIDES.index(self.stride) - 1, -1)
+        self.skips = nn.ModuleList(nn.Conv2d(channels[level], num_classes, 1) for level in levels)
+        self.ups = nn.ModuleList(
+            _bilinear_up(num_classes, 2, (centres[level + 1] - centres[level]) / STRIDES[level]) for level in levels
+        )
+        self.up = _bilinear_up(num_classes, self.stride, centres[STRIDES.index(self.stride)])
 
     def forward(self, x: Tensor) -> Tensor:
-        image, features = x, []
-        for index in range(5):
-            x = nn.functional.max_pool2d(self.backbone.stage(index)(x), 2, 2, ceil_mode=True)
-            features.append(x)
-        x = self.dropout(torch.relu(self.fc6(x)))
-        x = self.dropout(torch.relu(self.fc7(x)))
-        x = self.score(x)
-        for pool, skip, up in zip(self.pools, self.skips, self.ups, strict=True):
-            x = _match(up(x), features[pool]) + skip(features[pool])
-        logits: Tensor = _match(self.up(x), image)
-        return logits
+        pools = self.backbone.pools(x)
+        scores = self.score(self._head(pools[-1]))
+        for skip, up, scale, pool in zip(self.skips, self.ups, self.skip_scales, pools[1::-1], strict=False):
+            scores = _match(up(scores), pool) + skip(pool if scale == 1 else pool * scale)
+        return _match(self.up(scores), x)
+
+    def _head(self, x: Tensor) -> Tensor:
+        """The convolutionalised classifier before its scores."""
+        if self.single:
+            return x
+        if not isinstance(self.backbone, GoogLeNet):
+            before, after = (self.backbone.WINDOW - 1) // 2, self.backbone.WINDOW // 2
+            x = x if before == after else F.pad(x, (before, after, before, after))
+            x = self.dropout(torch.relu(self.fc6(x)))
+            x = torch.relu(self.fc7(x))
+        out: Tensor = self.dropout(x)
+        return out
+
+    def train(self, mode: bool = True) -> FCN:
+        """Training or evaluation mode; a frozen backbone keeps its batch statistics."""
+        super().train(mode)
+        if self.frozen:
+            for part in self._fixed_parts():
+                part.eval()
+        return self
+
+    def _fixed_parts(self) -> list[nn.Module]:
+        return [self.backbone, *(part for name, part in self.named_children() if name in ("fc6", "fc7"))]
+
+    def convert_state(self, state: State) -> State:
+        """``state`` as this network's, where it is a classifier's with torchvision's names or that of a coarser FCN.
+
+        A classifier's fully connected layers become fc6 and fc7 (CVPR, section 3.1). On a coarser FCN's weights the new
+        skips start at zero, so that training goes on where it stopped (section 4.2). Everything else is returned as it is.
+        """
+        if self.single:
+            return state
+        own = self.state_dict()
+        layers = getattr(self.backbone, "FULLY_CONNECTED", ())
+        if layers and all(f"{name}.weight" in state for name in layers):
+            return {**own, **self._convert_classifier(state)}
+        have = sum(name.startswith("skips.") and name.endswith(".weight") for name in state)
+        if "score.weight" in state and have < len(self.skips):
+            new = tuple(f"{part}.{index}." for part in ("skips", "ups") for index in range(have, len(self.skips)))
+            return {**state, **{name: tensor for name, tensor in own.items() if name.startswith((*new, "up."))}}
+        return state
+
+    def _convert_classifier(self, state: State) -> State:
+        layers = self.backbone.FULLY_CONNECTED  # type: ignore[union-attr]
+        found = {f"backbone.{name}": tensor for name, tensor in state.items() if not name.startswith(self.backbone.HEAD)}
+        for name, layer in zip(layers, (self.fc6, self.fc7), strict=True):
+            target = "fc6" if layer is self.fc6 else "fc7"
+            weight = state[f"{name}.weight"]
+            shape = (-1, *layer.weight.shape[1:])
+            # What does not divide is left as it is, for the comparison of shapes to tell.
+            fits = weight.ndim == 2 and weight.shape[1] == layer.weight[0].numel()
+            found[f"{target}.weight"] = weight.reshape(shape) if fits else weight
+            found[f"{target}.bias"] = state[f"{name}.bias"]
+        return found
 
 
-def _bilinear_up(channels: int, factor: int) -> nn.ConvTranspose2d:
-    """Learnable upsampling that starts as bilinear interpolation of each channel by itself."""
-    kernel = 2 * factor - factor % 2
-    layer = nn.ConvTranspose2d(channels, channels, kernel, factor, padding=factor // 2, bias=False)
+def _make_backbone(name: str, width: float) -> Backbone:
+    if name not in BACKBONES:
+        raise EdgesegError(f"backbone {name!r}", f"one of {', '.join(BACKBONES)}")
+    if name == "alexnet":
+        return AlexNet(width)
+    return GoogLeNet(width) if name == "googlenet" else VGG16(name == "vgg16_bn", width)
+
+
+def _pool_channels(backbone: Backbone) -> list[int]:
+    """Channels of ``backbone.pools``."""
+    if isinstance(backbone, AlexNet):
+        return [backbone.channels[index] for index in (0, 1, 4)]
+    if isinstance(backbone, GoogLeNet):
+        return [backbone.channels[index] for index in (1, 2, 4)]
+    return backbone.channels[2:]
+
+
+def _bilinear_up(channels: int, factor: int, centre: float | None = None) -> nn.ConvTranspose2d:
+    """Learnable upsampling that starts as bilinear interpolation of each channel by itself.
+
+    Args:
+        centre: where the first coarse cell lies among the fine ones: a whole number takes a kernel of ``2 * factor - 1``, a
+            half one ``2 * factor``. By default the grids share their edges: ``(factor - 1) / 2``.
+    """
+    centre = (factor - 1) / 2 if centre is None else centre
+    kernel = 2 * factor - (centre == int(centre))
+    padding = int((kernel - 1) / 2 - centre)
+    # An odd kernel ends before the fine cells that the last coarse one is next to.
+    extra = factor - 1 if kernel % 2 else 0
+    layer = nn.ConvTranspose2d(channels, channels, kernel, factor, padding, output_padding=extra, bias=False)
     with torch.no_grad():
         layer.weight.zero_()
         layer.weight[range(channels), range(channels)] = bilinear_kernel(kernel)
@@ -73,7 +210,7 @@ def _bilinear_up(channels: int, factor: int) -> nn.ConvTranspose2d:
 
 
 def _match(x: Tensor, reference: Tensor) -> Tensor:
-    """Crop what ceil-mode pooling made too large; the grids share their top left corner."""
+    """Crop what is over; the grids share their top left corner."""
     height, width = reference.shape[-2:]
     return x[..., :height, :width]
 
@@ -91,3 +228,18 @@ def fcn16s(num_classes: int, **options: object) -> FCN:
 def fcn8s(num_classes: int, **options: object) -> FCN:
     """FCN-8s."""
     return FCN(num_classes, stride=8, **options)  # type: ignore[arg-type]
+
+
+def fcn_pool3(num_classes: int, **options: object) -> FCN:
+    """FCN-pool3: the third pool alone."""
+    return FCN(num_classes, stride=8, single=True, **options)  # type: ignore[arg-type]
+
+
+def fcn_pool4(num_classes: int, **options: object) -> FCN:
+    """FCN-pool4."""
+    return FCN(num_classes, stride=16, single=True, **options)  # type: ignore[arg-type]
+
+
+def fcn_pool5(num_classes: int, **options: object) -> FCN:
+    """FCN-pool5: FCN-32s without fc6 and fc7."""
+    return FCN(num_classes, stride=32, single=True, **options)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -59,6 +60,7 @@ def load_weights(network: nn.Module, source: str | Path, trust: bool = False) ->
     """Load a whole network's or, where the names fit it, only its backbone's weights (torchvision's names).
 
     The backbone's classification head (its ``HEAD``) is left out; everything else must be there and nothing may be over.
+    A network with a method ``convert_state(state) -> state`` is asked first.
 
     Args:
         source: a .safetensors, .pth or .pt file, a model folder, or the name of a shipped model.
@@ -67,10 +69,12 @@ def load_weights(network: nn.Module, source: str | Path, trust: bool = False) ->
         EdgesegError: names or shapes do not fit; the differences are listed.
     """
     path = Path(source)
+    # A network may take the weights of another kind, such as a classifier's or those of a coarser one.
+    convert: Callable[[State], State] = getattr(network, "convert_state", lambda state: state)
     if path.is_dir() or str(source) in shipped_models():
-        _load_trained(network, load_state(open_folder(source)), path)
+        _load_trained(network, convert(load_state(open_folder(source))), path)
         return
-    state = read_state(path, trust)
+    state = convert(read_state(path, trust))
     target, own = network, network.state_dict()
     if not any(name in own for name in state) and isinstance(backbone := getattr(network, "backbone", None), nn.Module):
         target, own = backbone, backbone.state_dict()

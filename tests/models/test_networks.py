@@ -23,12 +23,19 @@ from edgeseg.models.fcn import FCN, _bilinear_up
 NETWORKS: list[tuple[str, dict[str, Any], int]] = [
     ("deeplab_v3_plus", {"backbone": "resnet18", "width": 16, "low_width": 8}, 4),
     ("deeplab_v3_plus", {"backbone": "mobilenet_v2", "width": 16, "low_width": 8, "output_stride": 8}, 4),
-    ("fcn32s", {"fc_channels": 8}, 1),
-    ("fcn16s", {"fc_channels": 8}, 1),
-    ("fcn8s", {"fc_channels": 8}, 1),
+    ("fcn32s", {"width": 0.125}, 1),
+    ("fcn16s", {"width": 0.125}, 1),
+    ("fcn8s", {"width": 0.125}, 1),
     ("segmenter", {"dim": 16, "depth": 1, "heads": 2, "patch": 16, "decoder": "linear", "image_size": 64}, 16),
     ("segmenter", {"dim": 16, "depth": 1, "heads": 2, "patch": 8, "decoder_layers": 1, "image_size": [32, 64]}, 8),
-    ("segnet", {}, 1),
+    ("fcn8s", {"backbone": "vgg16_bn", "width": 0.125}, 1),
+    ("fcn8s", {"backbone": "alexnet", "width": 0.125}, 1),
+    ("fcn8s", {"backbone": "googlenet", "width": 0.125}, 1),
+    ("fcn_pool3", {"width": 0.125}, 1),
+    ("fcn_pool4", {"width": 0.125}, 1),
+    ("fcn_pool5", {"width": 0.125}, 1),
+    ("segnet", {"width": 0.125}, 1),
+    ("segnet_basic", {"features": 8}, 1),
     ("unet", {"widths": [4, 8, 8, 16]}, 1),
     ("unet", {"widths": [4, 8, 8, 16], "depths": [0, 1, 1, 2], "block": "residual", "stem_stride": 2, "upsample": "bilinear"}, 2),
 ]
@@ -226,7 +233,7 @@ def test_unet_dilations_repeat_over_the_last_level() -> None:
         ("deeplab_v3_plus", {"backbone": "vgg16"}, "mobilenet_v2"),
         ("deeplab_v3_plus", {"output_stride": 32}, "8 or 16"),
         ("fcn8s", {"stride": 16}, "stride"),
-        ("segnet", {"width": 3}, "width"),
+        ("segnet", {"width": 30}, "width"),
     ],
 )
 def test_wrong_options_are_told(name: str, options: dict[str, Any], told: str) -> None:
