@@ -175,6 +175,8 @@ class QueryLoss:
 
     @torch.no_grad()
     def _match(self, classes: Tensor, masks: Tensor, truth: SegmentTruth) -> tuple[Tensor, Tensor]:
+        if len(truth.classes) == 0:
+            return truth.classes, truth.classes
         probability = classes.softmax(-1)[:, truth.classes]
         mask, dice = self.masks.cost(masks, truth)
         return match(self.mask_weight * mask + self.dice_weight * dice - self.class_cost * probability)

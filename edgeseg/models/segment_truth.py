@@ -39,7 +39,7 @@ def segment_truth(target: Target, task: str, things: Collection[int]) -> Segment
     if task == "semantic":
         classes, masks = _of_labels(target.labels, ())
         return _known_where_covered(classes, masks)
-    kept = ~target.crowd & target.masks.flatten(1).any(1)
+    kept = ~target.crowd & (target.masks > 0).flatten(1).any(1)
     if task == "instance":
         classes, masks = target.classes[kept], target.masks[kept] > 0
         crowd = (target.masks[target.crowd] > 0).any(0)
