@@ -18,3 +18,29 @@ def upsample_argmax_overlay(
 def isa_names() -> list[str]: ...
 def isa() -> str: ...
 def select_isa(name: str) -> None: ...
+def paste_masks(masks: Array, boxes: Array, threshold: float, out: Array, threads: int) -> None: ...
+def merge_panoptic(
+    masks: Array,
+    boxes: Array,
+    semantic: Array,
+    stuff: int,
+    threshold: float,
+    overlap: float,
+    stuff_area: int,
+    ids: Array,
+    threads: int,
+) -> tuple[list[int], list[int]]: ...
+def query_masks(
+    logits: Array,
+    step_y: float,
+    step_x: float,
+    cut: float,
+    masks: Array,
+    areas: Array,
+    spans: Array,
+    sums: Array,
+    threads: int,
+) -> None: ...
+def query_argmax(
+    logits: Array, scores: Array, step_y: float, step_x: float, cut: float, winners: Array, threads: int
+) -> tuple[list[int], list[int], list[int]]: ...

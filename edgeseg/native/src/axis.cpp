@@ -9,8 +9,7 @@
 
 namespace edgeseg {
 
-Axis::Axis(int in, int out) : lo_(out), hi_(out), frac_(out) {
-  const double step = static_cast<double>(in) / out;
+Axis::Axis(int in, int out, double step) : lo_(out), hi_(out), frac_(out) {
   for (int i = 0; i < out; ++i) {
     const double s = std::min(std::max((i + 0.5) * step - 0.5, 0.0), in - 1.0);
     lo_[i] = static_cast<int32_t>(std::floor(s));

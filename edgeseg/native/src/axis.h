@@ -11,7 +11,9 @@ namespace edgeseg {
 class Axis {
  public:
   // Output i samples the input at (i + 0.5) * in / out - 0.5, clamped to the first and last sample.
-  Axis(int in, int out);
+  Axis(int in, int out) : Axis(in, out, static_cast<double>(in) / out) {}
+  // The same where the outputs cover another part of the input: step inputs lie between two outputs.
+  Axis(int in, int out, double step);
   AxisView view() const { return {lo_.data(), hi_.data(), frac_.data()}; }
 
  private:
