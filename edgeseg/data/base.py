@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -116,7 +116,19 @@ def read_indices(path: Path) -> NDArray[np.uint8]:
         raise PictureError(f"{path}: cannot read the label picture ({error})", "a PNG of class indices") from error
 
 
-def check_labels(labels: NDArray[np.uint8], num_classes: int, path: Path, ignore: int = IGNORE) -> None:
+def read_ids16(path: Path) -> NDArray[np.int32]:
+    """A 16-bit (or 8-bit) grey PNG of ids as (H, W) int32.
+
+    Raises:
+        PictureError: missing, not a picture, or not single-channel.
+    """
+    ids = _decode(path, cv2.IMREAD_UNCHANGED)
+    if ids.ndim != 2 or ids.dtype.kind != "u":
+        raise PictureError(f"{path}: {1 if ids.ndim == 2 else ids.shape[2]} channels of {ids.dtype}", "a grey 16-bit PNG of ids")
+    return np.asarray(ids, np.int32)
+
+
+def check_labels(labels: NDArray[Any], num_classes: int, path: Path, ignore: int = IGNORE) -> None:
     """Refuse a label that is neither a class nor ``ignore``.
 
     Raises:
@@ -138,7 +150,7 @@ def check_classes(classes: Sequence[ClassInfo], origin: object) -> None:
         raise DataError(f"{origin}: {len(classes)} classes", f"at most {MAX_CLASSES}: labels are bytes", "merge or drop classes")
 
 
-def check_pair(image: NDArray[np.uint8], labels: NDArray[np.uint8], path: Path) -> None:
+def check_pair(image: NDArray[np.uint8], labels: NDArray[Any], path: Path) -> None:
     """Refuse a label map of another size than its picture.
 
     Raises:
@@ -149,7 +161,7 @@ def check_pair(image: NDArray[np.uint8], labels: NDArray[np.uint8], path: Path) 
         raise DataError(f"{path}: label map of {size}", f"{expected} as its picture")
 
 
-def _decode(path: Path, flags: int) -> NDArray[np.uint8]:
+def _decode(path: Path, flags: int) -> NDArray[Any]:
     try:
         data = np.fromfile(path, dtype=np.uint8)
     except OSError as error:
@@ -160,4 +172,4 @@ def _decode(path: Path, flags: int) -> NDArray[np.uint8]:
         image = None
     if image is None:
         raise PictureError(f"{path}: cannot decode the picture ({data.size} bytes)", "a JPEG, PNG or other picture OpenCV reads")
-    return np.asarray(image, np.uint8)
+    return np.asarray(image)
