@@ -88,5 +88,11 @@ class Predictor:
 
 
 def open_predictor(session: Session, manifest: Manifest, threads: int = 1) -> Segmenter | Predictor:
-    """A ``Segmenter``, whose path is fused, where it serves the model; else a ``Predictor``."""
-    return Segmenter(session, manifest, threads) if serves(manifest) else Predictor(session, manifest, threads)
+    """A ``Segmenter``, whose path is fused, where it serves the model; a ``TiledPredictor`` for tiles; else a ``Predictor``."""
+    if serves(manifest):
+        return Segmenter(session, manifest, threads)
+    if manifest.tile is not None:
+        from edgeseg.engines.tiled import TiledPredictor
+
+        return TiledPredictor(session, manifest, threads)
+    return Predictor(session, manifest, threads)
