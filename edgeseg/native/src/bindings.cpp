@@ -15,6 +15,10 @@
 
 using namespace edgeseg;
 
+namespace edgeseg {
+void bind_scene(nb::module_& m);  // bindings_scene.cpp
+}
+
 namespace {
 
 template <class A>
@@ -201,4 +205,5 @@ NB_MODULE(_kernels, m) {
   m.def("isa_names", &isa_names, "Instruction sets this CPU runs, best last");
   m.def("isa", [] { return std::string(kernels().name); }, "The instruction set in use");
   m.def("select_isa", &select_isa, nb::arg("name"), "Use another instruction set (tests)");
+  bind_scene(m);
 }
