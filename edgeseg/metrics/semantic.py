@@ -19,6 +19,8 @@ class ConfusionMatrix:
         ignore_label: true label that does not count.
     """
 
+    headline = "mean_iou"
+
     def __init__(self, num_classes: int, ignore_label: int = 255) -> None:
         self.num_classes, self.ignore_label = num_classes, ignore_label
         self.counts: NDArray[np.int64] = np.zeros((num_classes, num_classes), dtype=np.int64)
