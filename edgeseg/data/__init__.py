@@ -18,6 +18,7 @@ REGISTRY = {
     "coco_keypoints": "edgeseg.data.coco_keypoints:CocoKeypoints",
     "coco_panoptic": "edgeseg.data.coco_panoptic:CocoPanoptic",
     "folder": "edgeseg.data.folder:Folder",
+    "rooms": "edgeseg.data.rooms:Rooms",
     "sbd": "edgeseg.data.sbd:Sbd",
     "streets": "edgeseg.data.streets:Streets",
     "voc": "edgeseg.data.voc:Voc2012",
