@@ -56,5 +56,5 @@ clean:
 
 .venv-test/installed: $(PACKAGE)
 	$(PYTHON) -m venv .venv-test
-	$(TEST)/python $(PIP) -e ".[cpu,openvino,$(RTX)train,web,dev]"
+	$(TEST)/python $(PIP) -e ".[cpu,openvino,$(RTX)train,large,web,dev]"
 	touch $@

@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval": ("edgeseg.cli.eval", "Measure the accuracy of a built engine on labelled images."),
     "bench": ("edgeseg.cli.bench", "Measure the latency of a built engine, alone and end to end."),
     "compare": ("edgeseg.cli.compare", "Compare the outputs of backends or precisions."),
+    "predict": ("edgeseg.cli.predict", "Predict pictures of any size into files."),
     "live": ("edgeseg.cli.live", "Run a model on a camera, clip or stream."),
     "inspect": ("edgeseg.cli.inspect", "Show what a model folder holds and verify its files."),
     "cache": ("edgeseg.cli.cache", "List, explain or clear the built engines."),
@@ -53,6 +54,7 @@ EXTRAS = {
     "av": "live",
     "aiohttp": "live",
     "polygraphy": "polygraphy",
+    "rasterio": "large",
 }
 """Import name -> the extra of this package that brings it."""
 

@@ -177,13 +177,15 @@ def _reference_labels(folder: ModelFolder, threads: int, frames: Sequence[np.nda
 
 def _agreement(segmenter: Segmenter | Predictor, frames: Sequence[np.ndarray], reference: Sequence[Prediction]) -> float:
     """Share of pixels whose class is the reference's, whatever the task."""
-    return float(np.mean([_same(segmenter(frame), expected) for frame, expected in zip(frames, reference, strict=True)]))
+    return float(
+        np.mean([_same(segmenter(frame), expected, frame.shape[:2]) for frame, expected in zip(frames, reference, strict=True)])
+    )
 
 
-def _same(found: Prediction, expected: Prediction) -> float:
+def _same(found: Prediction, expected: Prediction, size: tuple[int, int]) -> float:
     if isinstance(found, list) and isinstance(expected, list):
         return float(np.mean([np.mean(one == other) for one, other in zip(found, expected, strict=True)]))
-    return float(np.mean(class_map(found) == class_map(expected)))
+    return float(np.mean(class_map(found, size) == class_map(expected, size)))
 
 
 def _latencies(segmenters: dict[tuple[str, str], Segmenter | Predictor], frame: np.ndarray) -> dict[tuple[str, str], float]:

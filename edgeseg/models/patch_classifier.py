@@ -8,6 +8,7 @@ et al., CVPR 2015, section 3.2). The scores are those of the sliding window, and
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -114,7 +115,7 @@ def _field(kernels: Sequence[int]) -> int:
     return side
 
 
-def _dilated(x: Tensor, conv: nn.Conv2d, dilation: int) -> Tensor:
+def _dilated(x: Tensor, conv: Any, dilation: int) -> Tensor:
     return F.conv2d(x, conv.weight, conv.bias, dilation=dilation)
 
 

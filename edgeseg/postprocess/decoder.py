@@ -12,6 +12,7 @@ from edgeseg import native
 from edgeseg.errors import BackendError
 from edgeseg.manifest import Manifest
 from edgeseg.postprocess.decode import LabelDecoder
+from edgeseg.postprocess.label_map import label_map
 from edgeseg.scene import Instances, Panoptic, Placement
 
 Labels = NDArray[np.uint8]
@@ -112,10 +113,8 @@ class ScoreDecoder:
         return native.upsample_argmax(scores.astype(np.float32, copy=False), size, threads=self._threads)
 
 
-def class_map(prediction: Prediction) -> Labels:
-    """(H, W) uint8 classes of any prediction, 255 where there is none: what viewers of labels show."""
+def class_map(prediction: Prediction, size: tuple[int, int]) -> Labels:
+    """(H, W) = ``size`` uint8 classes of any prediction, 255 where there is none: what viewers of labels show."""
     if isinstance(prediction, Instances | Panoptic):
-        from edgeseg.postprocess.panoptic import label_map
-
-        return label_map(prediction)
+        return label_map(prediction, size)
     return prediction[0] if isinstance(prediction, list) else prediction
