@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgeseg.errors import EdgesegError
+
 
 def conv_bn(
     cin: int, cout: int, kernel: int = 3, stride: int = 1, dilation: int = 1, groups: int = 1, relu: bool = True
@@ -17,6 +19,31 @@ def conv_bn(
         nn.BatchNorm2d(cout),
     ]
     return nn.Sequential(*layers, nn.ReLU(inplace=True)) if relu else nn.Sequential(*layers)
+
+
+def separable_conv_bn(cin: int, cout: int, stride: int = 1, dilation: int = 1, relu: bool = True) -> nn.Sequential:
+    """Depthwise 3x3 and pointwise convolution, each with batch normalisation and ReLU (DeepLab v3+, section 3.1).
+
+    Args:
+        relu: of the pointwise convolution; the depthwise one always has it.
+    """
+    return nn.Sequential(conv_bn(cin, cin, 3, stride, dilation, groups=cin), conv_bn(cin, cout, 1, relu=relu))
+
+
+def round_channels(channels: float, unit: int = 8) -> int:
+    """The nearest multiple of ``unit``, at least one, that is no less than nine tenths of ``channels`` (MobileNet's rule)."""
+    rounded = max(unit, int(channels + unit / 2) // unit * unit)
+    return rounded + unit if rounded < 0.9 * channels else rounded
+
+
+def require_frames(network: nn.Module, x: Tensor, what: str) -> None:
+    """Refuse to train on a batch of one, over which the ``what`` of (N, C, 1, 1) cannot be normalised.
+
+    Raises:
+        EdgesegError: ``network`` is training on a single frame.
+    """
+    if network.training and x.shape[0] == 1:
+        raise EdgesegError("a batch of 1", f"2 or more, which {what} are normalised over", "raise --batch")
 
 
 class ResidualBlock(nn.Module):

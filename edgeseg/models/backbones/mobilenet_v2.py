@@ -5,10 +5,11 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from edgeseg.errors import EdgesegError
-from edgeseg.models.blocks import init_weights
+from edgeseg.models.blocks import init_weights, round_channels
 
 # Table 2: expansion t, channels c, repeats n, stride s.
 _TABLE = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+_TAPS = (24, 32, 96, 320)  # channels of the last layer at strides 4, 8, 16 and 32
 
 
 def _conv_bn_relu6(cin: int, cout: int, kernel: int, stride: int = 1, dilation: int = 1, groups: int = 1) -> nn.Sequential:
@@ -35,17 +36,22 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """Features at strides 4, 8, 16 and 32 (or held at ``output_stride``): a list of four (N, C_i, h_i, w_i)."""
+    """Features at strides 4, 8, 16 and 32 (or held at ``output_stride``): a list of four (N, C_i, h_i, w_i).
 
-    channels = (24, 32, 96, 320)
+    Args:
+        output_stride: 32, 16 or 8.
+        width: multiplies the channels, which are rounded to eights (section 4 and torchvision's ``width_mult``).
+    """
+
     HEAD = ("classifier.", "features.18.")  # what a downloaded classifier has beyond this
 
-    def __init__(self, output_stride: int = 32) -> None:
+    def __init__(self, output_stride: int = 32, width: float = 1.0) -> None:
         super().__init__()
         if output_stride not in (8, 16, 32):
             raise EdgesegError(f"output_stride {output_stride}", "8, 16 or 32")
-        layers: list[nn.Module] = [_conv_bn_relu6(3, 32, 3, 2)]
-        cin, stride, dilation = 32, 2, 1
+        self.channels = [round_channels(channels * width) for channels in _TAPS]
+        cin, stride, dilation = round_channels(32 * width), 2, 1
+        layers: list[nn.Module] = [_conv_bn_relu6(3, cin, 3, 2)]
         self._taps: list[int] = []
         for expansion, channels, repeats, step in _TABLE:
             before = dilation
@@ -55,9 +61,10 @@ class MobileNetV2(nn.Module):
             for index in range(repeats):
                 # The first block of a stage keeps the dilation of what it reads, as in DeepLab.
                 rate = before if index == 0 else dilation
-                layers.append(InvertedResidual(cin, channels, step if index == 0 else 1, expansion, rate))
-                cin = channels
-            if channels in self.channels:
+                cout = round_channels(channels * width)
+                layers.append(InvertedResidual(cin, cout, step if index == 0 else 1, expansion, rate))
+                cin = cout
+            if channels in _TAPS:
                 self._taps.append(len(layers) - 1)
         self.features = nn.Sequential(*layers)
         init_weights(self)

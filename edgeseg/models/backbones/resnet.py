@@ -57,6 +57,7 @@ LAYOUTS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, in
     "resnet34": (BasicBlock, (3, 4, 6, 3)),
     "resnet50": (Bottleneck, (3, 4, 6, 3)),
     "resnet101": (Bottleneck, (3, 4, 23, 3)),
+    "resnet152": (Bottleneck, (3, 8, 36, 3)),
 }
 
 
@@ -66,28 +67,46 @@ class ResNet(nn.Module):
     Args:
         name: a key of ``LAYOUTS``.
         output_stride: 32, 16 or 8; later stages trade their stride for dilation (DeepLab v3, section 3.1).
+        width: channels of the stem and of the first stage's 3x3 convolutions; each later stage has twice as many.
+        multi_grid: unit rates of the last stage's blocks, which multiply that stage's rate (DeepLab v3, section 3.2.1);
+            a shorter list is repeated. None gives every block the stage's rate but the first, which keeps the rate of
+            what it reads, as in torchvision.
+        deep_stem: three 3x3 convolutions before the pooling instead of one 7x7 (as in PSPNet's code), the last twice as wide.
     """
 
     HEAD = ("fc.",)  # what a downloaded classifier has beyond this
 
-    def __init__(self, name: str, output_stride: int = 32) -> None:
+    def __init__(
+        self,
+        name: str,
+        output_stride: int = 32,
+        width: int = 64,
+        multi_grid: Sequence[int] | None = None,
+        deep_stem: bool = False,
+    ) -> None:
         super().__init__()
         if output_stride not in (8, 16, 32):
             raise EdgesegError(f"output_stride {output_stride}", "8, 16 or 32")
+        if multi_grid is not None and (not multi_grid or min(multi_grid) < 1):
+            raise EdgesegError(f"multi_grid {list(multi_grid)}", "one or more positive rates")
         block, depths = LAYOUTS[name]
-        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
+        self.stem = 3 if deep_stem else 1
+        stem = _add_stem(self, width, deep_stem)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
-        self.channels = [width * block.expansion for width in (64, 128, 256, 512)]
-        strides, dilations = _plan(output_stride)
-        inputs = (64, *self.channels)
+        self.channels = [(width << index) * block.expansion for index in range(4)]
+        strides, dilations = _plan(output_stride, depths)
+        if multi_grid is not None:
+            dilations[3] = [dilations[3][-1] * multi_grid[index % len(multi_grid)] for index in range(depths[3])]
+        inputs = (stem, *self.channels)
         for index in range(4):
-            stage = _stage(block, inputs[index], 64 << index, depths[index], strides[index], dilations[index])
+            stage = _stage(block, inputs[index], width << index, strides[index], dilations[index])
             self.add_module(f"layer{index + 1}", stage)
         init_weights(self)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        x = self.maxpool(F.relu(self.bn1(self.conv1(x))))
+        for index in range(1, self.stem + 1):
+            x = F.relu(getattr(self, f"bn{index}")(getattr(self, f"conv{index}")(x)))
+        x = self.maxpool(x)
         features: list[Tensor] = []
         for index in range(4):
             x = getattr(self, f"layer{index + 1}")(x)
@@ -95,26 +114,35 @@ class ResNet(nn.Module):
         return features
 
 
-def _plan(output_stride: int) -> tuple[list[int], list[tuple[int, int]]]:
-    """Strides of the four stages and, for each, the dilation of its first block and of the others."""
-    strides, dilations, stride, rate = [1], [(1, 1)], 4, 1
-    for _ in range(3):
+def _add_stem(network: ResNet, width: int, deep: bool) -> int:
+    """Give ``network`` its first convolutions (conv1, bn1, ...); returns the channels of the last."""
+    plan = [(3, width, 3, 2), (width, width, 3, 1), (width, 2 * width, 3, 1)] if deep else [(3, width, 7, 2)]
+    for index, (cin, cout, kernel, stride) in enumerate(plan, 1):
+        network.add_module(f"conv{index}", nn.Conv2d(cin, cout, kernel, stride, kernel // 2, bias=False))
+        network.add_module(f"bn{index}", nn.BatchNorm2d(cout))
+    return plan[-1][1]
+
+
+def _plan(output_stride: int, depths: Sequence[int]) -> tuple[list[int], list[list[int]]]:
+    """Strides of the four stages and the dilation of each of their blocks."""
+    strides, dilations, stride, rate = [1], [[1] * depths[0]], 4, 1
+    for depth in depths[1:]:
         if stride < output_stride:
             strides.append(2)
             stride *= 2
-            dilations.append((1, 1))
+            dilations.append([1] * depth)
         else:
             strides.append(1)
-            dilations.append((rate, rate * 2))
+            dilations.append([rate, *[rate * 2] * (depth - 1)])
             rate *= 2
     return strides, dilations
 
 
 def _stage(
-    block: type[BasicBlock] | type[Bottleneck], cin: int, width: int, depth: int, stride: int, dilation: Sequence[int]
+    block: type[BasicBlock] | type[Bottleneck], cin: int, width: int, stride: int, dilations: Sequence[int]
 ) -> nn.Sequential:
     cout = width * block.expansion
     project = stride != 1 or cin != cout
     downsample = nn.Sequential(nn.Conv2d(cin, cout, 1, stride, bias=False), nn.BatchNorm2d(cout)) if project else None
-    first = block(cin, width, stride, dilation[0], downsample)
-    return nn.Sequential(first, *(block(cout, width, 1, dilation[1], None) for _ in range(depth - 1)))
+    first = block(cin, width, stride, dilations[0], downsample)
+    return nn.Sequential(first, *(block(cout, width, 1, dilation, None) for dilation in dilations[1:]))
