@@ -12,15 +12,21 @@ __all__ = ["REGISTRY", "Dataset", "Sample", "open_dataset"]
 
 REGISTRY = {
     "ade20k": "edgeseg.data.ade20k:Ade20k",
+    "ade20k_full": "edgeseg.data.ade20k_full:Ade20kFull",
     "camvid": "edgeseg.data.camvid:CamVid",
     "cityscapes": "edgeseg.data.cityscapes:Cityscapes",
     "coco": "edgeseg.data.coco:Coco",
     "coco_keypoints": "edgeseg.data.coco_keypoints:CocoKeypoints",
     "coco_panoptic": "edgeseg.data.coco_panoptic:CocoPanoptic",
     "folder": "edgeseg.data.folder:Folder",
+    "gta": "edgeseg.data.gta:Gta5",
+    "mapillary": "edgeseg.data.mapillary:Mapillary",
+    "nyuv2": "edgeseg.data.nyuv2:NyuV2",
     "rooms": "edgeseg.data.rooms:Rooms",
     "sbd": "edgeseg.data.sbd:Sbd",
+    "siftflow": "edgeseg.data.siftflow:SiftFlow",
     "streets": "edgeseg.data.streets:Streets",
+    "sunrgbd": "edgeseg.data.sunrgbd:SunRgbd",
     "voc": "edgeseg.data.voc:Voc2012",
 }
 

@@ -102,7 +102,7 @@ def _bit_colour(index: int) -> tuple[int, int, int]:
 def read_class_table(
     rows: Iterable[str], origin: str
 ) -> tuple[tuple[ClassInfo, ...], tuple[int, ...], tuple[tuple[int, int, int], ...]]:
-    """Classes from CSV lines ``index,name,r,g,b[,note]`` with a heading.
+    """Classes from CSV lines ``index,name,r,g,b[,note][,thing]`` with a heading; ``thing`` is 1 for things.
 
     Returns:
         The classes in the order of their index; the indices and the colours of rows whose note is ``ignore``.
@@ -118,7 +118,7 @@ def read_class_table(
             if (row.get("note") or "").strip() == "ignore":
                 ignored[index] = colour
             else:
-                found[index] = ClassInfo(name=row["name"].strip(), colour=colour)
+                found[index] = ClassInfo(name=row["name"].strip(), colour=colour, thing=(row.get("thing") or "").strip() == "1")
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{origin}: line {number} {row}", "index,name,r,g,b[,note] under a heading of these names") from error
     if not found or sorted(found) != list(range(len(found))):
@@ -142,6 +142,21 @@ def read_coloured(path: Path, classes: Sequence[ClassInfo], ignored: Sequence[tu
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
         raise PictureError(f"{path}: cannot read the label picture ({error})", "a PNG of class indices or class colours") from error
     return _colours_to_indices(rgb, classes, ignored, path)
+
+
+def is_palette(path: Path) -> bool:
+    """Whether a label picture stores indices (palette or grey) rather than colours.
+
+    Raises:
+        PictureError: missing, or not a picture.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as picture:
+            return picture.mode not in ("RGB", "RGBA")
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+        raise PictureError(f"{path}: cannot read the label picture ({error})", "a PNG of class indices or class colours") from error
 
 
 def _colours_to_indices(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from edgeseg.data.base import IGNORE
 from edgeseg.manifest import ClassInfo
 from edgeseg.scene import VOID, Instances, Panoptic, Segment, mask_boxes
+
+_CLASS_SHIFT = 16  # ids then fit the 24 bits of a panoptic PNG
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,28 @@ def make_panoptic(ids: NDArray[np.int32], regions: Mapping[int, Region]) -> tupl
         ids = np.where(np.isin(ids, list(unknown)), np.int32(VOID), ids)
     segments = [Segment(number, regions[number].label, crowd=regions[number].crowd) for number in sorted(present - unknown)]
     return Panoptic(np.asarray(ids, np.int32), tuple(segments)), unknown
+
+
+def number_segments(labels: NDArray[np.uint8], objects: NDArray[Any], classes: Sequence[ClassInfo]) -> Panoptic:
+    """A panoptic picture of labels and object numbers: an object a segment, a stuff class a segment.
+
+    Args:
+        labels: (H, W) uint8, 255 for void.
+        objects: (H, W) of numbers below 65536 that tell objects of one class apart; 0 is no object, and where the class is a
+            thing, a crowd. Ignored for stuff.
+    """
+    things = np.zeros(256, bool)
+    things[: len(classes)] = [item.thing for item in classes]
+    number = np.where(things[labels], np.asarray(objects, np.int32), 0)
+    of_class = labels.astype(np.int32) + 1
+    ids = np.where(number > 0, of_class << _CLASS_SHIFT | number, of_class)
+    ids = np.where(labels == IGNORE, np.int32(VOID), ids)
+    regions = {}
+    for value in np.unique(ids).tolist():
+        label = (value >> _CLASS_SHIFT or value) - 1
+        if value != VOID:
+            regions[value] = Region(label, crowd=value < 1 << _CLASS_SHIFT and classes[label].thing)
+    return make_panoptic(ids, regions)[0]
 
 
 def labels_of(panoptic: Panoptic) -> NDArray[np.uint8]:
