@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from edgeseg.scene import Instances, mask_boxes
 
 _GREY = 114
+_STEPS = 8
 _PLANES = 4  # OpenCV warps at most so many channels with a border colour
 
 
@@ -69,21 +70,34 @@ class Warp:
         )
 
     def keypoints(self, points: NDArray[np.float32], flip: Sequence[int] | None) -> NDArray[np.float32]:
-        """(M, K, 3) x, y, v; v is 0 for points outside. Displacements, which are small and smooth, are taken at the point."""
-        height, width = self.size
+        """(M, K, 3) x, y, v; v is 0 for points outside."""
         x, y = points[..., 0] * self.sx - self.left, points[..., 1] * self.sy - self.top
         visible = points[..., 2]
         if self.mirrored:
-            x = width - x
+            x = self.size[1] - x
             if flip is not None:
                 x, y, visible = x[:, flip], y[:, flip], visible[:, flip]
+        inside = self._inside(x, y)
         if self.shift is not None:
-            column = np.clip(x, 0, width - 1).astype(int)
-            row = np.clip(y, 0, height - 1).astype(int)
-            # The field says where a pixel comes from, so that a point goes the other way.
-            x, y = x - self.shift[row, column, 0], y - self.shift[row, column, 1]
-        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+            x, y = self._undisplaced(x, y, self.shift)
+            inside &= self._inside(x, y)
         return np.stack([x, y, np.where(inside, visible, 0)], axis=-1).astype(np.float32)
+
+    def _inside(self, x: NDArray[np.floating], y: NDArray[np.floating]) -> NDArray[np.bool_]:
+        height, width = self.size
+        return (x >= 0) & (x < width) & (y >= 0) & (y < height)
+
+    def _undisplaced(
+        self, x: NDArray[np.floating], y: NDArray[np.floating], shift: NDArray[np.float32]
+    ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+        """Where points go: the field says where a pixel comes from, so that p + shift(p) = (x, y) is solved by iteration."""
+        height, width = self.size
+        at_x, at_y = x, y
+        for _ in range(_STEPS):
+            column = np.clip(at_x, 0, width - 1).astype(int)
+            row = np.clip(at_y, 0, height - 1).astype(int)
+            at_x, at_y = x - shift[row, column, 0], y - shift[row, column, 1]
+        return at_x, at_y
 
     def _boxes(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
         height, width = self.size
