@@ -118,7 +118,7 @@ def _calm(network: nn.Module) -> None:
             nn.init.zeros_(module.conv2.weight)
         elif isinstance(module, ChainedPooling):
             for conv in module.links:
-                nn.init.normal_(conv.weight, std=0.01)
+                nn.init.normal_(conv.weight, std=0.01)  # type: ignore[arg-type]
 
 
 def _conv(cin: int, cout: int) -> nn.Conv2d:
