@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tools.zoo_table_lib.measure import _trained, measure_row
 from tools.zoo_table_lib.rows import Row, read_rows
+from tools.zoo_table_lib.scenes import keep_scenes
 from tools.zoo_table_lib.table import markdown, put
 
 
@@ -27,6 +28,7 @@ def main() -> int:
     if unknown := set(arguments.rows) - {row.recipe for row in rows}:
         print(f"no such row: {', '.join(sorted(unknown))}", file=sys.stderr)
         return 2
+    keep_scenes(arguments.work / "scenes")
     done, failed = [], []
     for row in rows:
         try:

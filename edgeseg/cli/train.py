@@ -22,6 +22,8 @@ edgeseg train unet --data camvid:CamVid -o runs/street
 edgeseg train deeplab_v3_plus --set backbone=resnet50 --weights resnet50.pth --data cityscapes:PATH -o runs/city
 edgeseg train unet --recipe camvid --data camvid:CamVid -o runs/camvid
 edgeseg train unet --data camvid:CamVid -o runs/street --resume
+edgeseg train mask_rcnn --recipe mask_rcnn -o runs/rooms
+edgeseg train panoptic_fpn --data coco_panoptic:PATH --resize letterbox --size 640x480 --no-bf16 -o runs/panoptic
 torchrun --nproc-per-node 2 -m edgeseg train segnet --data voc:PATH -o runs/voc
 """
 
@@ -56,6 +58,14 @@ def command(
     crop: Annotated[str | None, typer.Option("--crop", metavar="WxH", help="Training crop (default the input size).")] = None,
     scale: Annotated[str | None, typer.Option("--scale", metavar="LOW,HIGH", help="Random zoom (default 0.5,2.0).")] = None,
     colour: Annotated[float | None, typer.Option("--colour", min=0, help="Strength of colour changes (default 0.4).")] = None,
+    resize: Annotated[
+        str | None, typer.Option("--resize", help="stretch, or letterbox: the aspect is kept (default stretch).")
+    ] = None,
+    elastic: Annotated[float | None, typer.Option("--elastic", min=0, help="Elastic deformation, px (default 0).")] = None,
+    copy_paste: Annotated[
+        float | None,
+        typer.Option("--copy-paste", min=0, max=1, help="Share of frames with objects of another pasted in (default 0)."),
+    ] = None,
     optimiser: Annotated[str | None, typer.Option("--optimiser", help="adamw or sgd (default adamw).")] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate (default 0.001).")] = None,
     weight_decay: Annotated[float | None, typer.Option("--weight-decay", help="Of convolution weights (default 0.01).")] = None,
@@ -72,6 +82,7 @@ def command(
     """Train a network into a model folder: the best weights on the validation split, a checkpoint, logs and pictures."""
     given: dict[str, Any] = {
         "data": data, "split": split, "val_split": val_split, "epochs": epochs, "batch": batch, "colour": colour,
+        "resize": resize, "elastic": elastic, "copy_paste": copy_paste,
         "optimiser": optimiser, "lr": lr, "weight_decay": weight_decay, "warmup": warmup, "loss": loss, "balance": balance,
         "ema": ema, "bf16": bf16, "seed": seed, "workers": workers, "eval_every": eval_every,
         "size": _pair(size, "x", int, "--size"), "scale": _pair(scale, ",", float, "--scale"),
