@@ -33,9 +33,15 @@ inline float exponential(float x) {
 }
 
 inline float sigmoid(float x) {
-  // Beyond +-87 float32 has no other value than 0 and 1 for it, or none that matters; NaN is taken for the least.
+  // Beyond +-87 float32 has no other value than 0 and 1 for it, or none that matters.
   const float z = x > -87.0f ? (x < 87.0f ? x : 87.0f) : -87.0f;
   return 1.0f / (1.0f + exponential(-z));
+}
+
+// Infinity times a tap's weight of 0 would be NaN; NaN is taken for the least.
+inline float bounded(float x) {
+  constexpr float kHuge = 1e30f;
+  return x > -kHuge ? (x < kHuge ? x : kHuge) : -kHuge;
 }
 
 // One query's logits at one row of the picture.
@@ -43,14 +49,14 @@ class Row {
  public:
   explicit Row(const QueryMaps& maps) : maps_(maps), cells_(maps.w), values_(maps.W) {}
 
-  // The cells at the height of row y; returns the greatest of them, NaN aside.
+  // The cells at the height of row y; returns the greatest of them.
   float cells(int query, int y) {
     const float* plane = maps_.logits + (size_t)query * maps_.h * maps_.w;
     const float* a = plane + (size_t)maps_.rows.lo[y] * maps_.w;
     const float* b = plane + (size_t)maps_.rows.hi[y] * maps_.w;
     const float frac = maps_.rows.frac[y], rest = 1 - frac;
     float most = -std::numeric_limits<float>::infinity();
-    for (int c = 0; c < maps_.w; ++c) cells_[c] = a[c] * rest + b[c] * frac;
+    for (int c = 0; c < maps_.w; ++c) cells_[c] = bounded(a[c]) * rest + bounded(b[c]) * frac;
     for (int c = 0; c < maps_.w; ++c) most = cells_[c] > most ? cells_[c] : most;
     return most;
   }
