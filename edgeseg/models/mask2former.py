@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgeseg.errors import EdgesegError
-from edgeseg.models.backbones.resnet import LAYOUTS, ResNet
+from edgeseg.models.backbones.dilated import make_backbone
 from edgeseg.models.losses_queries import PointComparison, Prediction, QueryLoss
 from edgeseg.models.pixel_decoders import DeformableDecoder, FPNDecoder
 from edgeseg.models.queries import (
@@ -30,7 +32,7 @@ class Mask2Former(nn.Module):
         num_classes: classes without "no object".
         task: semantic, instance or panoptic: what the queries learn to find; the network is the same.
         things: indices of the thing classes of a panoptic task.
-        backbone: resnet18, resnet34, resnet50 or resnet101.
+        backbone, backbone_options: a name of ``edgeseg.models.backbones.dilated``, and of its constructor.
         queries: 100 in the paper.
         dim, mask_dim: width of a query and of the maps, and of the pixel embeddings.
         layers: of the transformer decoder, 9 in the paper: three rounds over strides 32, 16 and 8.
@@ -50,6 +52,7 @@ class Mask2Former(nn.Module):
         task: str = "semantic",
         things: list[int] | None = None,
         backbone: str = "resnet50",
+        backbone_options: dict[str, Any] | None = None,
         queries: int = 100,
         dim: int = 256,
         mask_dim: int = 256,
@@ -65,21 +68,18 @@ class Mask2Former(nn.Module):
     ) -> None:
         super().__init__()
         check_query_options(task, things, dim, heads, num_classes)
-        if backbone not in LAYOUTS:
-            raise EdgesegError(f"backbone {backbone!r}", f"one of {', '.join(LAYOUTS)}")
         if pixel_decoder not in ("deformable", "fpn"):
             raise EdgesegError(f"pixel_decoder {pixel_decoder!r}", "deformable or fpn")
         if points < 1:
             raise EdgesegError(f"{points} points", "1 or more")
         self.task, self.things, self.dim = task, frozenset(things or ()), dim
-        self.backbone = ResNet(backbone)
+        self.backbone = make_backbone(backbone, 32, backbone_options, strides=(32,))
+        channels = self.backbone.channels
         self.pixels: nn.Module
         if pixel_decoder == "fpn":
-            self.pixels = FPNDecoder(self.backbone.channels, dim, mask_dim)
+            self.pixels = FPNDecoder(channels, dim, mask_dim)
         else:
-            self.pixels = DeformableDecoder(
-                self.backbone.channels, dim, mask_dim, encoder_layers, heads, encoder_points, encoder_hidden, dropout
-            )
+            self.pixels = DeformableDecoder(channels, dim, mask_dim, encoder_layers, heads, encoder_points, encoder_hidden, dropout)
         self.query = nn.Parameter(torch.empty(1, queries, dim))
         self.query_at = nn.Parameter(torch.empty(1, queries, dim))
         self.level = nn.Parameter(torch.empty(3, dim))

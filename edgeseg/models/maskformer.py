@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from edgeseg.errors import EdgesegError
-from edgeseg.models.backbones.resnet import LAYOUTS, ResNet
+from edgeseg.models.backbones.dilated import make_backbone
 from edgeseg.models.blocks import init_weights
 from edgeseg.models.losses_queries import DenseComparison, Prediction, QueryLoss
 from edgeseg.models.pixel_decoders import FPNDecoder
@@ -30,7 +32,7 @@ class MaskFormer(nn.Module):
         num_classes: classes without "no object".
         task: semantic, instance or panoptic: what the queries learn to find; the network is the same.
         things: indices of the thing classes of a panoptic task.
-        backbone: resnet18, resnet34, resnet50 or resnet101.
+        backbone, backbone_options: a name of ``edgeseg.models.backbones.dilated``, and of its constructor.
         queries: N in the paper.
         dim, mask_dim: width of a query and of the pyramid, and of the pixel embeddings.
         layers, heads, hidden, dropout: of the transformer decoder.
@@ -47,6 +49,7 @@ class MaskFormer(nn.Module):
         task: str = "semantic",
         things: list[int] | None = None,
         backbone: str = "resnet50",
+        backbone_options: dict[str, Any] | None = None,
         queries: int = 100,
         dim: int = 256,
         mask_dim: int = 256,
@@ -58,12 +61,10 @@ class MaskFormer(nn.Module):
     ) -> None:
         super().__init__()
         check_query_options(task, things, dim, heads, num_classes)
-        if backbone not in LAYOUTS:
-            raise EdgesegError(f"backbone {backbone!r}", f"one of {', '.join(LAYOUTS)}")
         if layers < 1:
             raise EdgesegError(f"{layers} decoder layers", "1 or more")
         self.task, self.things, self.dim = task, frozenset(things or ()), dim
-        self.backbone = ResNet(backbone)
+        self.backbone = make_backbone(backbone, 32, backbone_options, strides=(32,))
         channels = self.backbone.channels
         self.pixels = FPNDecoder(channels, dim, mask_dim, encoder_layers, heads, hidden, dropout)
         self.project = nn.Conv2d(channels[3], dim, 1) if not encoder_layers else None

@@ -53,7 +53,7 @@ def test_backbones_have_the_published_parameters_but_for_the_head(name: str, cla
     [("vit_tiny", 5.6, 6.6), ("vit_small", 21.9, 25.9), ("vit_base", 86.2, 102.2), ("vit_large", 303.8, 332.2)],
 )
 def test_segmenters_have_the_papers_sizes(backbone: str, linear: float, mask: float) -> None:
-    """Table 1 of the paper lists 5.7, 22, 86 and 307 M for the backbones, classifier included; here with 150 classes and without it."""
+    """Table 1 of the paper lists 5.7, 22, 86 and 307 M for the backbones with a classifier; here with 150 classes instead."""
     with torch.device("meta"):
         for decoder, millions in (("linear", linear), ("mask", mask)):
             assert count(models.create("segmenter", 150, backbone=backbone, decoder=decoder)) / 1e6 == pytest.approx(
