@@ -1,6 +1,7 @@
 // Compiled once per instruction set: everything below lies in namespace edgeseg::EDGESEG_ISA.
 // No templates of the standard library here: the linker would keep one copy for all, maybe the AVX-512 one.
 #include "kernels.h"
+#include "hha_kernels.h"
 #include "overlay.h"
 #include "preprocess.h"
 #include "upsample.h"
@@ -12,7 +13,8 @@ namespace EDGESEG_ISA {
 #define EDGESEG_STRING(x) EDGESEG_STRING_(x)
 
 extern const Kernels table;
-const Kernels table = {EDGESEG_STRING(EDGESEG_ISA), preprocess, upsample_argmax, upsample_threshold, overlay};
+const Kernels table = {EDGESEG_STRING(EDGESEG_ISA), preprocess, upsample_argmax, upsample_threshold, overlay,
+                       hha_normals, hha_planes};
 
 }  // namespace EDGESEG_ISA
 }  // namespace edgeseg

@@ -46,6 +46,8 @@ struct UpsampleArgs {
   const OverlayArgs* overlay;  // null, or drawn over each finished row
 };
 
+struct HhaArgs;  // hha.h
+
 // What every instruction set offers. Each works on rows [begin, end) of its output.
 // false: out of memory.
 struct Kernels {
@@ -54,6 +56,8 @@ struct Kernels {
   bool (*upsample_argmax)(const UpsampleArgs&, int begin, int end);
   bool (*upsample_threshold)(const UpsampleArgs&, int begin, int end);
   void (*overlay)(const OverlayArgs&, const uint8_t* labels, int begin, int end);
+  bool (*hha_normals)(const HhaArgs&, int begin, int end);
+  void (*hha_planes)(const HhaArgs&, int begin, int end);
 };
 
 // The best set for this CPU, or the one chosen by select().
