@@ -23,6 +23,7 @@ from edgeseg.errors import EdgesegError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "zoo": ("edgeseg.cli.zoo", "List the models shipped in the package."),
+    "data": ("edgeseg.cli.data", "Look at a data set: decode all of it, count it, list what is wrong, draw samples."),
     "train": ("edgeseg.cli.train", "Train a network on a data set into a model folder."),
     "export": ("edgeseg.cli.export", "Export the trained weights of a model folder to ONNX and check it against PyTorch."),
     "import": ("edgeseg.cli.import_", "Adopt an ONNX file from anywhere as a model folder."),
@@ -47,6 +48,9 @@ EXTRAS = {
     "torch": "train",
     "safetensors": "train",
     "tensorboard": "train",
+    "scipy": "train",
+    "pycocotools": "train",
+    "h5py": "train",
     "onnxscript": "train",
     "onnxruntime": "cpu",
     "openvino": "openvino",
