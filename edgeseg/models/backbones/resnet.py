@@ -11,16 +11,20 @@ from edgeseg.errors import EdgesegError
 from edgeseg.models.blocks import init_weights
 
 
+Rates = tuple[int, int]
+"""Dilations of what reads a block's input and of what reads behind its stride: they differ where that stride is traded."""
+
+
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions (figure 5, left)."""
 
     expansion = 1
 
-    def __init__(self, cin: int, width: int, stride: int, dilation: int, downsample: nn.Module | None) -> None:
+    def __init__(self, cin: int, width: int, stride: int, rates: Rates, downsample: nn.Module | None) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(cin, width, 3, stride, dilation, dilation, bias=False)
+        self.conv1 = nn.Conv2d(cin, width, 3, stride, rates[0], rates[0], bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, 1, dilation, dilation, bias=False)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, rates[1], rates[1], bias=False)
         self.bn2 = nn.BatchNorm2d(width)
         self.downsample = downsample
 
@@ -35,11 +39,11 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, cin: int, width: int, stride: int, dilation: int, downsample: nn.Module | None) -> None:
+    def __init__(self, cin: int, width: int, stride: int, rates: Rates, downsample: nn.Module | None) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(cin, width, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, dilation, dilation, bias=False)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, rates[0], rates[0], bias=False)
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = nn.Conv2d(width, width * 4, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(width * 4)
@@ -94,12 +98,13 @@ class ResNet(nn.Module):
         stem = _add_stem(self, width, deep_stem)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
         self.channels = [(width << index) * block.expansion for index in range(4)]
-        strides, dilations = _plan(output_stride, depths)
+        strides, rates = _plan(output_stride, depths)
         if multi_grid is not None:
-            dilations[3] = [dilations[3][-1] * multi_grid[index % len(multi_grid)] for index in range(depths[3])]
+            units = [rates[3][-1][1] * multi_grid[index % len(multi_grid)] for index in range(depths[3])]
+            rates[3] = [(unit, unit) for unit in units]
         inputs = (stem, *self.channels)
         for index in range(4):
-            stage = _stage(block, inputs[index], width << index, strides[index], dilations[index])
+            stage = _stage(block, inputs[index], width << index, strides[index], rates[index])
             self.add_module(f"layer{index + 1}", stage)
         init_weights(self)
 
@@ -123,26 +128,24 @@ def _add_stem(network: ResNet, width: int, deep: bool) -> int:
     return plan[-1][1]
 
 
-def _plan(output_stride: int, depths: Sequence[int]) -> tuple[list[int], list[list[int]]]:
-    """Strides of the four stages and the dilation of each of their blocks."""
-    strides, dilations, stride, rate = [1], [[1] * depths[0]], 4, 1
+def _plan(output_stride: int, depths: Sequence[int]) -> tuple[list[int], list[list[Rates]]]:
+    """Strides of the four stages and the dilations of each of their blocks."""
+    strides, rates, stride, rate = [1], [[(1, 1)] * depths[0]], 4, 1
     for depth in depths[1:]:
         if stride < output_stride:
             strides.append(2)
             stride *= 2
-            dilations.append([1] * depth)
+            rates.append([(1, 1)] * depth)
         else:
             strides.append(1)
-            dilations.append([rate, *[rate * 2] * (depth - 1)])
+            rates.append([(rate, rate * 2), *[(rate * 2, rate * 2)] * (depth - 1)])
             rate *= 2
-    return strides, dilations
+    return strides, rates
 
 
-def _stage(
-    block: type[BasicBlock] | type[Bottleneck], cin: int, width: int, stride: int, dilations: Sequence[int]
-) -> nn.Sequential:
+def _stage(block: type[BasicBlock] | type[Bottleneck], cin: int, width: int, stride: int, rates: Sequence[Rates]) -> nn.Sequential:
     cout = width * block.expansion
     project = stride != 1 or cin != cout
     downsample = nn.Sequential(nn.Conv2d(cin, cout, 1, stride, bias=False), nn.BatchNorm2d(cout)) if project else None
-    first = block(cin, width, stride, dilations[0], downsample)
-    return nn.Sequential(first, *(block(cout, width, 1, dilation, None) for dilation in dilations[1:]))
+    first = block(cin, width, stride, rates[0], downsample)
+    return nn.Sequential(first, *(block(cout, width, 1, pair, None) for pair in rates[1:]))
