@@ -16,16 +16,28 @@ from edgeseg.errors import EdgesegError
 from edgeseg.models.backbones.mobilenet_v2 import MobileNetV2
 from edgeseg.models.backbones.resnet import ResNet
 from edgeseg.models.backbones.vgg import VGG16
+from edgeseg.models.backbones.xception import Xception
 from edgeseg.models.blocks import bilinear_kernel
 from edgeseg.models.fcn import FCN, _bilinear_up
+
+TINY = {"width": 0.125, "middle": 1}  # Xception
 
 # Network, options, stride of its logits.
 NETWORKS: list[tuple[str, dict[str, Any], int]] = [
     ("deeplab_v3_plus", {"backbone": "resnet18", "width": 16, "low_width": 8}, 4),
     ("deeplab_v3_plus", {"backbone": "mobilenet_v2", "width": 16, "low_width": 8, "output_stride": 8}, 4),
+    ("deeplab_v3_plus", {"backbone": "xception65", "separable": True, "width": 16, "low_width": 8, "backbone_options": TINY}, 4),
+    ("deeplab_v1", {"width": 0.125, "fc_channels": 16}, 8),
+    ("deeplab_v2", {"backbone": "resnet18", "backbone_options": {"width": 8}}, 8),
+    ("deeplab_v2", {"backbone": "vgg16", "fc_channels": 8, "scales": [0.5, 1], "backbone_options": {"width": 0.125}}, 8),
+    ("deeplab_v3", {"backbone": "resnet18", "width": 16, "backbone_options": {"width": 8}}, 16),
+    ("deeplab_v3", {"backbone": "resnet50", "width": 16, "output_stride": 8, "backbone_options": {"width": 8}}, 8),
     ("fcn32s", {"width": 0.125}, 1),
     ("fcn16s", {"width": 0.125}, 1),
     ("fcn8s", {"width": 0.125}, 1),
+    ("pan", {"backbone": "resnet18", "width": 16, "backbone_options": {"width": 8}}, 4),
+    ("pspnet", {"backbone": "resnet18", "width": 16, "backbone_options": {"width": 8, "deep_stem": True}}, 8),
+    ("refinenet", {"backbone": "resnet18", "width": 16, "backbone_options": {"width": 8}}, 4),
     ("segmenter", {"dim": 16, "depth": 1, "heads": 2, "patch": 16, "decoder": "linear", "image_size": 64}, 16),
     ("segmenter", {"dim": 16, "depth": 1, "heads": 2, "patch": 8, "decoder_layers": 1, "image_size": [32, 64]}, 8),
     ("fcn8s", {"backbone": "vgg16_bn", "width": 0.125}, 1),
@@ -67,7 +79,13 @@ def test_every_registry_entry_is_covered_here() -> None:
 
 @pytest.mark.parametrize(
     ("name", "parameters"),
-    [("resnet18", 11_176_512), ("resnet34", 21_284_672), ("resnet50", 23_508_032), ("resnet101", 42_500_160)],
+    [
+        ("resnet18", 11_176_512),
+        ("resnet34", 21_284_672),
+        ("resnet50", 23_508_032),
+        ("resnet101", 42_500_160),
+        ("resnet152", 58_143_808),
+    ],
 )
 def test_resnet_parameter_counts(name: str, parameters: int) -> None:
     with torch.device("meta"):
@@ -127,7 +145,7 @@ def test_names_are_torchvisions() -> None:
 
 @pytest.mark.parametrize(("stride", "sizes"), [(32, (16, 8, 4, 2)), (16, (16, 8, 4, 4)), (8, (16, 8, 8, 8))])
 def test_output_stride_trades_stride_for_dilation(stride: int, sizes: tuple[int, ...]) -> None:
-    for backbone in (ResNet("resnet18", stride), MobileNetV2(stride)):
+    for backbone in (ResNet("resnet18", stride), MobileNetV2(stride), Xception(stride, 0.125, 1)):
         with torch.inference_mode():
             features = backbone.eval()(torch.zeros(1, 3, 64, 64))
         assert [(item.shape[1], item.shape[2]) for item in features] == list(zip(backbone.channels, sizes, strict=True))
@@ -247,7 +265,9 @@ def test_no_classes() -> None:
         models.create("unet", 0)
 
 
-@pytest.mark.parametrize("make", [lambda: FCN(2, stride=4), lambda: ResNet("resnet18", 4), lambda: MobileNetV2(64)])
+@pytest.mark.parametrize(
+    "make", [lambda: FCN(2, stride=4), lambda: ResNet("resnet18", 4), lambda: MobileNetV2(64), lambda: Xception(4)]
+)
 def test_wrong_strides(make: Any) -> None:
     with pytest.raises(EdgesegError, match="8, 16 or 32"):
         make()
