@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from edgeseg.errors import EdgesegError
 from edgeseg.models.blocks import init_weights
 
-
 Rates = tuple[int, int]
 """Dilations of what reads a block's input and of what reads behind its stride: they differ where that stride is traded."""
 
