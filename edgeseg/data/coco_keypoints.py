@@ -29,7 +29,7 @@ _SIGMAS = {
     "left_ankle": 0.089,
     "right_ankle": 0.089,
 }
-OTHER_SIGMA = 0.062
+OTHER_SIGMA = 0.072
 """For points that COCO does not have: its median."""
 NAMES = tuple(_SIGMAS)
 

@@ -15,7 +15,7 @@ from PIL import Image
 from edgeseg.data import open_dataset
 from edgeseg.data.base import IGNORE
 from edgeseg.data.coco_json import official_categories
-from edgeseg.data.coco_keypoints import NAMES, keypoint_spec
+from edgeseg.data.coco_keypoints import NAMES, OTHER_SIGMA, keypoint_spec
 from edgeseg.data.coco_masks import BadOutlineError, decode_outline
 from edgeseg.errors import DataError, PictureError
 
@@ -246,6 +246,7 @@ def test_flip_pairs_and_sigmas_are_cocos() -> None:
     from pycocotools.cocoeval import Params
 
     assert np.allclose(spec.sigmas, Params("keypoints").kpt_oks_sigmas)
+    assert np.median(spec.sigmas) == OTHER_SIGMA
     other = keypoint_spec(["HandLeft", "head", "HandRight", "left only"])
     assert other.flip == [2, 1, 0, 3]
 
