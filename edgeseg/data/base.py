@@ -55,6 +55,7 @@ class Dataset(ABC):
         spaces: further label spaces, see ``Sample.spaces``.
         keypoints: the keypoints of its instances.
         modality: what the channels of an image are.
+        uri: what opens it again, options and all, where nothing has to be downloaded for that.
         problems: what is wrong in the annotations and does not stop a run; some is found only when a sample is read.
     """
 
@@ -66,6 +67,7 @@ class Dataset(ABC):
     spaces: tuple[LabelSpace, ...] = ()
     keypoints: KeypointSpec | None = None
     modality: Modality = "rgb"
+    uri: str | None = None
 
     @cached_property
     def problems(self) -> Problems:

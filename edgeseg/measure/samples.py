@@ -27,7 +27,7 @@ log = logging.getLogger("edgeseg.measure")
 
 def default_data(manifest: Manifest) -> str | None:
     """The data set a model can be measured on with nothing downloaded: the procedural scenes, if it was trained on them."""
-    found = re.match(r"streets(:\d+)?\b", manifest.provenance.training_data)
+    found = re.match(r"(streets(:\d+)?|rooms(:[\w,-]+)?)\b", manifest.provenance.training_data)
     return found.group(0) if found else None
 
 

@@ -110,7 +110,7 @@ def _new_manifest(config: TrainConfig, name: str, command: str) -> Manifest:
             created_by=f"edgeseg {__version__}",
             command=command,
             seed=config.seed,
-            training_data=f"{dataset.name} {config.split} ({len(dataset)} frames)",
+            training_data=f"{dataset.uri or dataset.name} {config.split} ({len(dataset)} frames)",
             licence=dataset.licence,
         ),
     )
