@@ -17,7 +17,7 @@ BASE = {"edgeseg", "scene", "errors", "files", "manifest", "folder", "onnx_guard
 
 # A part of edgeseg -> the other parts it may import; all may import BASE. cli may import all, and nobody imports cli.
 MAY_IMPORT = {
-    "data": {"preprocess"},
+    "data": {"preprocess", "native"},
     "models": {"ops"},
     "ops": set(),
     "plugins": set(),
