@@ -15,14 +15,17 @@ from edgeseg.onnx_guard import save_onnx
 
 
 def document(**changes: Any) -> dict[str, Any]:
-    """A manifest with every optional part filled in, as JSON."""
+    """A manifest with every part of a plain model filled in, as JSON."""
     return {
         "format": "edgeseg-model",
         "version": 1,
         "name": "small",
         "task": "semantic",
         "architecture": {"name": "unet", "options": {"width": 8}},
-        "classes": [{"name": "road", "colour": [128, 64, 128]}, {"name": "car", "colour": [0, 0, 142]}],
+        "classes": [
+            {"name": "road", "colour": [128, 64, 128], "thing": False},
+            {"name": "car", "colour": [0, 0, 142], "thing": True},
+        ],
         "ignore_label": 255,
         "input": {
             "name": "image",
@@ -37,8 +40,14 @@ def document(**changes: Any) -> dict[str, Any]:
             "std": [0.2, 0.2, 0.2],
             "resize": "stretch",
             "interpolation": "bilinear",
+            "modality": "rgb",
         },
         "output": {"name": "logits", "kind": "logits", "threshold": 0.5},
+        "spaces": [],
+        "keypoints": None,
+        "merge": {"score": 0.5, "overlap": 0.5, "stuff_area": 4096, "mask": 0.5},
+        "crf": None,
+        "tile": None,
         "files": {"model.onnx": {"sha256": "0" * 64, "bytes": 1}},
         "provenance": {
             "created_by": "test",

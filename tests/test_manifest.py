@@ -21,6 +21,17 @@ FREE = {("architecture", "options")}  # keyword arguments of any kind
 MEASURED = ("measurements", 0, "values")  # numbers under any name
 
 
+def whole() -> dict[str, Any]:
+    """A manifest with every optional part filled in, as JSON."""
+    geometry = {"name": "geometry", "classes": [{"name": "flat", "colour": [1, 2, 3], "thing": False}]}
+    return document(
+        spaces=[geometry],
+        keypoints={"names": ["left", "right"], "flip": [1, 0], "sigmas": [0.1, 0.1]},
+        crf={"w1": 4.0, "sigma_alpha": 67.0, "sigma_beta": 3.0, "w2": 3.0, "sigma_gamma": 1.0, "iterations": 10},
+        tile={"overlap": 32, "border": "mirror"},
+    )
+
+
 def places(value: Any, here: Place = ()) -> list[Place]:
     """Every path into a JSON value."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else []
@@ -43,13 +54,13 @@ def refused(changed: Any) -> str:
     return str(caught.value)
 
 
-PLACES = [place for place in places(document()) if place and not any(place[: len(free)] == free for free in FREE)]
-OBJECTS = [place for place in places(document()) if isinstance(at(document(), place), dict)]
+PLACES = [place for place in places(whole()) if place and not any(place[: len(free)] == free for free in FREE)]
+OBJECTS = [place for place in places(whole()) if isinstance(at(whole(), place), dict)]
 
 
 def test_round_trip() -> None:
-    first = parse_manifest(json.dumps(document()))
-    assert first.to_json() == document()
+    first = parse_manifest(json.dumps(whole()))
+    assert first.to_json() == whole()
     assert parse_manifest(json.dumps(first.to_json())) == first
 
 
@@ -60,14 +71,14 @@ def test_round_trip() -> None:
     st.lists(st.floats(-1e6, 1e6), min_size=3, max_size=3),
 )
 def test_round_trip_of_any_valid_values(names: list[str], width: int, scale: float, mean: list[float]) -> None:
-    changed = document(classes=[{"name": name, "colour": [1, 2, 3]} for name in names])
+    changed = document(classes=[{"name": name, "colour": [1, 2, 3], "thing": False} for name in names])
     changed["input"].update(width=width, scale=scale, mean=mean)
     assert parse_manifest(json.dumps(changed)).to_json() == changed
 
 
 @given(st.sampled_from(OBJECTS), st.text(min_size=1, max_size=12))
 def test_an_unknown_key_is_refused_with_its_path(place: Place, key: str) -> None:
-    changed = document()
+    changed = whole()
     target = at(changed, place)
     if place in FREE or key in target:
         return
@@ -80,7 +91,7 @@ def test_an_unknown_key_is_refused_with_its_path(place: Place, key: str) -> None
 @given(st.sampled_from(PLACES), st.sampled_from([None, True, "text", 3.5, -7, [], {}, [1, "a"], {"x": 1}]))
 @settings(max_examples=300)
 def test_a_value_of_another_type_is_refused_with_its_path(place: Place, wrong: Any) -> None:
-    original, changed = document(), document()
+    original, changed = whole(), whole()
     old = at(original, place)
     optional = place in {("architecture",), ("parity",), ("provenance", "seed")} and wrong is None
     number = isinstance(old, float) and isinstance(wrong, int | float) and not isinstance(wrong, bool)
@@ -97,7 +108,7 @@ def test_a_value_of_another_type_is_refused_with_its_path(place: Place, wrong: A
 
 @given(st.sampled_from([("input", "width"), ("input", "mean"), ("name",), ("classes",), ("format",), ("version",), ("input",)]))
 def test_a_missing_key_is_refused_with_its_path(place: Place) -> None:
-    changed = document()
+    changed = whole()
     del at(changed, place[:-1])[place[-1]]
     assert json_path(place) in refused(changed)
 
@@ -132,14 +143,14 @@ def test_a_missing_key_is_refused_with_its_path(place: Place) -> None:
     ],
 )
 def test_values_out_of_range_are_refused_with_their_path(place: Place, wrong: Any) -> None:
-    changed = document()
+    changed = whole()
     at(changed, place[:-1])[place[-1]] = wrong
     assert json_path(place) in refused(changed)
 
 
 @pytest.mark.parametrize("changes", [{"mean": [0.5]}, {"std": [1.0] * 4}, {"colour_order": "grey"}, {"channels": 1}])
 def test_channels_mean_and_order_must_agree(changes: dict) -> None:
-    changed = document()
+    changed = whole()
     changed["input"].update(changes)
     assert "$.input" in refused(changed)
 
@@ -163,7 +174,7 @@ def test_what_is_no_manifest_is_told(text: bytes) -> None:
     "place", [("input", "scale"), ("measurements", 0, "values", "mean_iou"), ("architecture", "options", "width")]
 )
 def test_numbers_are_finite(place: Place, number: str) -> None:
-    changed = copy.deepcopy(document())
+    changed = copy.deepcopy(whole())
     at(changed, place[:-1])[place[-1]] = "HERE"
     with pytest.raises(ManifestError):
         parse_manifest(json.dumps(changed).replace('"HERE"', number))
@@ -172,7 +183,7 @@ def test_numbers_are_finite(place: Place, number: str) -> None:
 def test_load_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"model\.json"):
         load_manifest(tmp_path / "model.json")
-    parse_manifest(json.dumps(document())).save(tmp_path / "model.json")
+    parse_manifest(json.dumps(whole())).save(tmp_path / "model.json")
     assert load_manifest(tmp_path / "model.json").name == "small"
 
 
