@@ -30,8 +30,6 @@ class DeepLabV3(nn.Module):
         backbone_options: of the backbone's constructor.
     """
 
-    HEAD = ("aux_classifier.",)  # what torchvision's trained networks have beyond this
-
     def __init__(
         self,
         num_classes: int,
@@ -54,3 +52,7 @@ class DeepLabV3(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.classifier(self.backbone(x)[3])
         return logits
+
+    def convert_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of a file without the auxiliary head that torchvision's trained networks have."""
+        return {name: tensor for name, tensor in state.items() if not name.startswith("aux_classifier.")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from edgeseg.models.backbones.resnet import ResNet
 from edgeseg.models.backbones.vgg import VGG16
 from edgeseg.models.backbones.xception import Xception
 from edgeseg.models.deeplab_v1 import AtrousVGG
+from edgeseg.models.weights import load_weights
 from tests.models.detection_reference import detection
 from tests.models.exported import check_export
 from tests.models.painted import scene
@@ -296,6 +298,14 @@ def test_deeplab_v3_is_torchvisions(name: str) -> None:
     with torch.inference_mode():
         found = F.interpolate(ours(x), x.shape[2:], mode="bilinear", align_corners=False)
         assert_same(found, theirs(x)["out"])
+
+
+def test_torchvisions_auxiliary_head_is_left_out(tmp_path: Path) -> None:
+    ours, saved = (models.create("deeplab_v3", 2, width=8, **SMALL) for _ in range(2))
+    path = tmp_path / "deeplab.pth"
+    torch.save({**saved.state_dict(), "aux_classifier.0.weight": torch.zeros(4, 4, 3, 3)}, path)
+    load_weights(ours, path)
+    assert all(torch.equal(found, wanted) for found, wanted in zip(ours.parameters(), saved.parameters(), strict=True))
 
 
 # --- export ------------------------------------------------------------------------------------------------------
