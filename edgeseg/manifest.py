@@ -10,7 +10,7 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edgeseg.errors import ManifestError
 from edgeseg.files import write_json
@@ -32,6 +32,16 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
     "queries": ("class_logits", "mask_logits"),
 }
 """Names of the graph's outputs where there are several; masks and keypoints follow in detections where the task has them."""
+
+
+def _known_channels(count: int) -> int:
+    if count not in (known := sorted({number for numbers in CHANNELS.values() for number in numbers})):
+        raise ValueError(f"Input should be one of {known}")
+    return count
+
+
+# Not a Literal, which takes true for 1.
+Channels = Annotated[int, AfterValidator(_known_channels)]
 
 
 class _Strict(BaseModel):
@@ -64,7 +74,7 @@ class InputSpec(_Strict):
     height: Size
     batch: Annotated[int, Field(gt=0, le=1024)] = 1
     dynamic: bool = False
-    channels: Literal[1, 3, 4, 6] = 3
+    channels: Channels = 3
     colour_order: Literal["rgb", "bgr", "grey"] = "rgb"
     scale: Annotated[float, Field(gt=0)] = 1 / 255
     mean: tuple[float, ...]

@@ -151,7 +151,7 @@ _PLANE_MEAN, _PLANE_STD = 0.5, 0.25
 
 def _input(config: TrainConfig, modality: Modality, width: int, height: int) -> InputSpec:
     """The input of a modality: depth and HHA planes, which have no statistics of their own, are centred."""
-    channels: Any = CHANNELS[modality][0]
+    channels = CHANNELS[modality][0]
     colours = () if modality == "hha" else (config.mean, config.std)
     mean, std = (
         (*values, *[fill] * (channels - len(values)))
