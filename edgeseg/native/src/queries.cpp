@@ -73,22 +73,58 @@ class Row {
   std::vector<float> cells_, values_;
 };
 
-// Sum of the probabilities of the row's pixels; eight at a time, in an order that does not depend on the machine.
-double masked_sum(const float* values, const uint8_t* mask, int n) {
+// out = weight * the probability of each of n logits.
+void probabilities(const float* __restrict values, int n, float weight, float* __restrict out) {
+  for (int x = 0; x < n; ++x) out[x] = weight * sigmoid(values[x]);
+}
+
+// Sum of the probabilities of what exceeds the cut; eight sums at a time, in an order that does not depend on the machine.
+double sum_above(const float* __restrict values, const float* __restrict p, int n, float cut) {
   float part[8] = {};
   int x = 0;
   for (; x + 8 <= n; x += 8)
-    for (int i = 0; i < 8; ++i) part[i] += mask[x + i] ? sigmoid(values[x + i]) : 0.0f;
+    for (int i = 0; i < 8; ++i) part[i] += values[x + i] > cut ? p[x + i] : 0.0f;
   double sum = 0;
-  for (; x < n; ++x) sum += mask[x] ? sigmoid(values[x]) : 0.0f;
-  for (const float p : part) sum += p;
+  for (; x < n; ++x) sum += values[x] > cut ? p[x] : 0.0f;
+  for (const float each : part) sum += each;
   return sum;
 }
+
+// The contest for the pixels of a row.
+struct Contest {
+  std::vector<float> best;
+  std::vector<int32_t> inside;
+  explicit Contest(int n) : best(n), inside(n) {}
+
+  void start(int32_t* win) {
+    std::fill(best.begin(), best.end(), -1.0f);
+    std::fill(inside.begin(), inside.end(), 0);
+    std::fill(win, win + best.size(), 0);
+  }
+
+  // Query q claims pixels with p; returns how many are in its mask.
+  int32_t claim(int32_t q, const float* __restrict values, const float* __restrict p, float cut, int32_t* __restrict win) {
+    float* __restrict most = best.data();
+    int32_t* __restrict in = inside.data();
+    const int n = (int)best.size();
+    int32_t covered = 0;
+    for (int x = 0; x < n; ++x) covered += values[x] > cut;
+    for (int x = 0; x < n; ++x) {
+      const int32_t mine = values[x] > cut;
+      const bool better = p[x] > most[x];
+      most[x] = better ? p[x] : most[x];
+      win[x] = better ? q : win[x];
+      in[x] = better ? mine : in[x];
+    }
+    return covered;
+  }
+};
 
 }  // namespace
 
 void query_masks(const QueryMaps& maps, int begin, int end, uint8_t* masks, const RowFacts& facts) {
   Row row(maps);
+  std::vector<float> p(maps.W);
   const int W = maps.W;
   for (int q = 0; q < maps.count; ++q)
     for (int y = begin; y < end; ++y) {
@@ -110,41 +146,30 @@ void query_masks(const QueryMaps& maps, int begin, int end, uint8_t* masks, cons
       while (!out[first]) ++first;
       while (!out[after - 1]) --after;
       facts.spans[2 * at] = first, facts.spans[2 * at + 1] = after;
-      facts.sums[at] = masked_sum(values + first, out + first, after - first);
+      probabilities(values + first, after - first, 1.0f, p.data());
+      facts.sums[at] = sum_above(values + first, p.data(), after - first, maps.cut);
     }
 }
 
 void query_argmax(const QueryMaps& maps, const float* scores, int begin, int end, int32_t* winners, QueryAreas& areas) {
   const int W = maps.W;
   Row row(maps);
-  std::vector<float> best(W);
-  std::vector<int32_t> inside(W);
+  Contest contest(W);
+  std::vector<float> p(W);
   for (int y = begin; y < end; ++y) {
     int32_t* win = winners + (size_t)y * W;
-    std::fill(best.begin(), best.end(), -1.0f);
-    std::fill(inside.begin(), inside.end(), 0);
-    std::fill(win, win + W, 0);
+    contest.start(win);
     for (int q = 0; q < maps.count; ++q) {
       row.cells(q, y);
       const float* values = row.upsample();
-      const float score = scores[q], cut = maps.cut;
-      int32_t covered = 0;
-      for (int x = 0; x < W; ++x) {
-        const float p = score * sigmoid(values[x]);
-        const int32_t in = values[x] > cut;
-        const bool better = p > best[x];
-        covered += in;
-        best[x] = better ? p : best[x];
-        win[x] = better ? q : win[x];
-        inside[x] = better ? in : inside[x];
-      }
-      areas.covered[q] += covered;
+      probabilities(values, W, scores[q], p.data());
+      areas.covered[q] += contest.claim(q, values, p.data(), maps.cut, win);
     }
     for (int x = 0; x < W; ++x) {
       const int32_t q = win[x];
       ++areas.won[q];
-      areas.kept[q] += inside[x];
-      win[x] = inside[x] ? q + 1 : 0;
+      areas.kept[q] += contest.inside[x];
+      win[x] = contest.inside[x] ? q + 1 : 0;
     }
   }
 }
