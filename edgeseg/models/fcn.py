@@ -84,14 +84,14 @@ class FCN(nn.Module):
 
     def _make_single(self, num_classes: int) -> None:
         level = STRIDES.index(self.stride)
-        channels, centre = _pool_channels(self.backbone)[level], self.backbone.centres[level]
+        channels, centre = self.backbone.pool_channels[level], self.backbone.centres[level]
         self.backbone.cut(level)
         self.score = nn.Conv2d(channels, num_classes, 1)
         self.skips, self.ups = nn.ModuleList(), nn.ModuleList()
         self.up = _bilinear_up(num_classes, self.stride, centre)
 
     def _make_fused(self, num_classes: int, fc_channels: int) -> None:
-        channels, centres = _pool_channels(self.backbone), list(self.backbone.centres)
+        channels, centres = self.backbone.pool_channels, list(self.backbone.centres)
         last = channels[2]
         if not isinstance(self.backbone, GoogLeNet):
             window = self.backbone.WINDOW
@@ -150,20 +150,18 @@ class FCN(nn.Module):
         if self.single:
             return state
         own = self.state_dict()
-        layers = getattr(self.backbone, "FULLY_CONNECTED", ())
+        layers: Sequence[str] = getattr(self.backbone, "FULLY_CONNECTED", ())
         if layers and all(f"{name}.weight" in state for name in layers):
-            return {**own, **self._convert_classifier(state)}
+            return {**own, **self._convert_classifier(state, layers)}
         have = sum(name.startswith("skips.") and name.endswith(".weight") for name in state)
         if "score.weight" in state and have < len(self.skips):
             new = tuple(f"{part}.{index}." for part in ("skips", "ups") for index in range(have, len(self.skips)))
             return {**state, **{name: tensor for name, tensor in own.items() if name.startswith((*new, "up."))}}
         return state
 
-    def _convert_classifier(self, state: State) -> State:
-        layers = self.backbone.FULLY_CONNECTED  # type: ignore[union-attr]
+    def _convert_classifier(self, state: State, layers: Sequence[str]) -> State:
         found = {f"backbone.{name}": tensor for name, tensor in state.items() if not name.startswith(self.backbone.HEAD)}
-        for name, layer in zip(layers, (self.fc6, self.fc7), strict=True):
-            target = "fc6" if layer is self.fc6 else "fc7"
+        for name, (target, layer) in zip(layers, (("fc6", self.fc6), ("fc7", self.fc7)), strict=True):
             weight = state[f"{name}.weight"]
             shape = (-1, *layer.weight.shape[1:])
             # What does not divide is left as it is, for the comparison of shapes to tell.
@@ -179,15 +177,6 @@ def _make_backbone(name: str, width: float) -> Backbone:
     if name == "alexnet":
         return AlexNet(width)
     return GoogLeNet(width) if name == "googlenet" else VGG16(name == "vgg16_bn", width)
-
-
-def _pool_channels(backbone: Backbone) -> list[int]:
-    """Channels of ``backbone.pools``."""
-    if isinstance(backbone, AlexNet):
-        return [backbone.channels[index] for index in (0, 1, 4)]
-    if isinstance(backbone, GoogLeNet):
-        return [backbone.channels[index] for index in (1, 2, 4)]
-    return backbone.channels[2:]
 
 
 def _bilinear_up(channels: int, factor: int, centre: float | None = None) -> nn.ConvTranspose2d:

@@ -19,7 +19,7 @@ class AlexNet(nn.Module):
         width: factor of all channels; 1 is the paper's.
 
     Attributes:
-        channels: of the five convolutions.
+        pool_channels: channels of ``pools``.
         centres: pixel of the first cell's centre, of ``pools``.
     """
 
@@ -32,8 +32,8 @@ class AlexNet(nn.Module):
         super().__init__()
         if not 1 / 64 <= width <= 8:
             raise EdgesegError(f"width {width}", "a factor of the channels in 1/64..8")
-        self.channels = [round(channels * width) for channels in CHANNELS]
-        one, two, three, four, five = self.channels
+        one, two, three, four, five = (round(channels * width) for channels in CHANNELS)
+        self.pool_channels = [one, two, five]
         self.features = nn.Sequential(
             nn.Conv2d(3, one, 11, stride=4, padding=2),
             nn.ReLU(inplace=True),

@@ -49,10 +49,14 @@ class _Inception(nn.Module):
         # torchvision's known departure, which its weights need: 3x3.
         self.branch3 = nn.Sequential(_ConvBn(cin, reduce5), _ConvBn(reduce5, five, 3))
         self.branch4 = nn.Sequential(nn.MaxPool2d(3, 1, 1), _ConvBn(cin, pool))
-        self.channels = one + three + five + pool
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([branch(x) for branch in (self.branch1, self.branch2, self.branch3, self.branch4)], 1)
+
+
+def _width(outputs: tuple[int, ...], width: float) -> int:
+    """Output channels of a module."""
+    return sum(round(outputs[index] * width) for index in (0, 2, 4, 5))
 
 
 class GoogLeNet(nn.Module):
@@ -62,7 +66,7 @@ class GoogLeNet(nn.Module):
         width: factor of all channels; 1 is the paper's.
 
     Attributes:
-        channels: of what feeds the pools at strides 2 and 4, of the inputs of stages 3, 4 and 5, and of the last module.
+        pool_channels: channels of ``pools``.
         centres: pixel of the first cell's centre, of ``pools``.
     """
 
@@ -79,11 +83,10 @@ class GoogLeNet(nn.Module):
         self.conv3 = _ConvBn(first, third, 3)
         cin = third
         for name, outputs in MODULES.items():
-            module = _Inception(cin, [round(channels * width) for channels in outputs])
-            self.add_module(f"inception{name}", module)
-            cin = module.channels
+            self.add_module(f"inception{name}", _Inception(cin, [round(channels * width) for channels in outputs]))
+            cin = _width(outputs, width)
         self._last = 2
-        self.channels = [first, third, *(self.get_submodule(f"inception{name}").channels for name in ("3b", "4e", "5b"))]
+        self.pool_channels = [third, _width(MODULES["3b"], width), cin]
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)

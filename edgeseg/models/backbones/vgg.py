@@ -21,6 +21,7 @@ class VGG16(nn.Module):
 
     Attributes:
         channels: of the five stages.
+        pool_channels: channels of ``pools``.
         centres: pixel of the first cell's centre, of the pools at strides 8, 16 and 32.
     """
 
@@ -35,6 +36,7 @@ class VGG16(nn.Module):
         layers: list[nn.Module] = []
         self._bounds: list[tuple[int, int]] = []
         self.channels = [stage[-1] for stage in stages]
+        self.pool_channels = self.channels[2:]
         cin = 3
         for widths in stages:
             start = len(layers)
