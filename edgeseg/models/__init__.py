@@ -51,6 +51,7 @@ REGISTRY = {
     "segnet": "edgeseg.models.segnet:SegNet",
     "segnet_basic": "edgeseg.models.segnet:SegNetBasic",
     "unet": "edgeseg.models.unet:UNet",
+    "unet_published": "edgeseg.models.unet_published:UNetPublished",
 }
 
 
