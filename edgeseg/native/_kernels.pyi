@@ -48,3 +48,23 @@ def query_masks(
 def query_argmax(
     logits: Array, scores: Array, step_y: float, step_x: float, cut: float, winners: Array, threads: int
 ) -> tuple[list[int], list[int], list[int]]: ...
+
+class CrfMemory:
+    def __init__(self) -> None: ...
+
+def dense_crf(
+    memory: CrfMemory,
+    frame: Array,
+    scores: Array,
+    probabilities: bool,
+    least: float,
+    w1: float,
+    sigma_alpha: float,
+    sigma_beta: float,
+    w2: float,
+    sigma_gamma: float,
+    iterations: int,
+    labels: Array,
+    marginals: Array | None,
+    threads: int,
+) -> None: ...

@@ -16,6 +16,7 @@
 using namespace edgeseg;
 
 namespace edgeseg {
+void bind_crf(nb::module_& m);  // bindings_crf.cpp
 void bind_hha(nb::module_& m);  // bindings_hha.cpp
 void bind_scene(nb::module_& m);  // bindings_scene.cpp
 }
@@ -206,6 +207,7 @@ NB_MODULE(_kernels, m) {
   m.def("isa_names", &isa_names, "Instruction sets this CPU runs, best last");
   m.def("isa", [] { return std::string(kernels().name); }, "The instruction set in use");
   m.def("select_isa", &select_isa, nb::arg("name"), "Use another instruction set (tests)");
+  bind_crf(m);
   bind_hha(m);
   bind_scene(m);
 }

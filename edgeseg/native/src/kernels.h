@@ -46,6 +46,9 @@ struct UpsampleArgs {
   const OverlayArgs* overlay;  // null, or drawn over each finished row
 };
 
+struct CrfArgs;  // crf.h
+struct CrfPoints;
+
 struct HhaArgs;  // hha.h
 
 // What every instruction set offers. Each works on rows [begin, end) of its output.
@@ -56,6 +59,11 @@ struct Kernels {
   bool (*upsample_argmax)(const UpsampleArgs&, int begin, int end);
   bool (*upsample_threshold)(const UpsampleArgs&, int begin, int end);
   void (*overlay)(const OverlayArgs&, const uint8_t* labels, int begin, int end);
+  bool (*crf_locate)(const CrfPoints&, int begin, int end);  // pixels
+  bool (*crf_unary)(const CrfArgs&, int begin, int end);
+  void (*crf_splat)(const CrfArgs&, int begin, int end);  // vertices
+  void (*crf_blur)(const CrfArgs&, const int32_t* chains, int begin, int end);  // entries of the chains
+  bool (*crf_update)(const CrfArgs&, int begin, int end);
   bool (*hha_normals)(const HhaArgs&, int begin, int end);
   void (*hha_planes)(const HhaArgs&, int begin, int end);
 };
