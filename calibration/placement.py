@@ -128,11 +128,25 @@ class _Planner:
 
     def _add_output(self, node: NodeProto) -> None:
         name = node.output[0]
+        if node.op_type == "MatMul":
+            bias = self._bias(node)
+            if bias is None:
+                return
+            name = bias.output[0]
         reader = self.known.only_user(name)
         if reader is not None and reader.op_type in _CLAMPS and reader.name not in self.skip:
             name = reader.output[0]
-        if node.op_type != "MatMul" and self._is_float(name):
+        if self._is_float(name):
             self.chosen.add(name)
+
+    def _bias(self, node: NodeProto) -> NodeProto | None:
+        """The Add of a linear layer: ONNX Runtime makes a Gemm of MatMul and Add before it looks for Q/DQ around them."""
+        reader = self.known.only_user(node.output[0])
+        if not self.known.is_constant(node.input[1]) or reader is None or reader.op_type != "Add" or reader.name in self.skip:
+            return None
+        other = next((name for name in reader.input if name != node.output[0]), "")
+        constant = self.known.initializers.get(other)
+        return reader if constant is not None and len(constant.dims) == 1 else None
 
     def _demand(self, tensor: str) -> str:
         """Have ``tensor`` arrive as 8-bit codes; returns the tensor that is quantised for it."""

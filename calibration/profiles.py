@@ -41,7 +41,8 @@ class Profile:
         symmetric: the zero point of activations is 0, else free.
         int32_bias: the bias is an int32 initialiser behind its own DequantizeLinear (scale_x * scale_w); else float.
         quantise_outputs: Q/DQ also after each compute operator (after its ReLU, where it has one), for runtimes that only
-            run an operator in INT8 when its output is INT8 too.
+            run an operator in INT8 when its output is INT8 too. After a MatMul only where it has a constant bias, and then
+            after that.
         add: which inputs of a residual Add get Q/DQ: "shortcut" (the branch that is not fused with the Add), or "both".
         share_mixed: inputs of a Concat share one scale even where ReLU outputs meet signed tensors; else only tensors of
             one kind share, since a ReLU is absorbed by the Q after it only at the lowest zero point.

@@ -92,6 +92,32 @@ def unet(width: int = 16, size: tuple[int, int] = (64, 64), classes: int = 5, se
     return b.model({"input": [batch, 3, *size]}, {b.upsample(logits): 4})
 
 
+def transformer(dim: int = 32, size: int = 32, seed: int = 0) -> ModelProto:
+    """One block of a vision transformer on 8x8 patches: layer norms, one head of attention, GELU; four biased linear layers."""
+    b = Builder(seed)
+    patches = b.op("Conv", ["input", b.weight(dim, 3, 8, 8), b.vector(dim)], kernel_shape=[8, 8], strides=[8, 8])
+    tokens = b.op("Reshape", [patches, b.constant(np.array([0, dim, -1]))])
+    x = b.op("Transpose", [tokens], perm=[0, 2, 1])
+
+    def norm(x: str) -> str:
+        return b.op("LayerNormalization", [x, b.vector(dim, 0.5, 1.5), b.vector(dim)], axis=-1)
+
+    def linear(x: str, cin: int, cout: int) -> str:
+        weight = b.constant((b.random.standard_normal((cin, cout)) / np.sqrt(cin)).astype(np.float32))
+        return b.op("Add", [b.op("MatMul", [x, weight]), b.vector(cout)])
+
+    three = linear(norm(x), dim, 3 * dim)
+    b.nodes.append(helper.make_node("Split", [three], ["query", "key", "value"], axis=-1, num_outputs=3))
+    scores = b.op("MatMul", ["query", b.op("Transpose", ["key"], perm=[0, 2, 1])])
+    scores = b.op("Softmax", [b.op("Mul", [scores, b.constant(np.float32(dim**-0.5))])], axis=-1)
+    x = b.op("Add", [x, linear(b.op("MatMul", [scores, "value"]), dim, dim)])
+    hidden = linear(norm(x), dim, 4 * dim)
+    inner = b.op("Add", [b.op("Erf", [b.op("Mul", [hidden, b.constant(np.float32(0.5**0.5))])]), b.constant(np.float32(1))])
+    hidden = b.op("Mul", [b.op("Mul", [hidden, inner]), b.constant(np.float32(0.5))])
+    x = b.op("Add", [x, linear(hidden, 4 * dim, dim)])
+    return b.model({"input": [1, 3, size, size]}, {norm(x): 3}, opset=18)
+
+
 def batches(model: ModelProto, count: int = 4, seed: int = 1) -> list[dict[str, np.ndarray]]:
     """Random smooth pictures, normalised, for the first input of ``model``."""
     random = np.random.default_rng(seed)

@@ -235,3 +235,66 @@ def test_a_dead_channel_keeps_its_bias() -> None:
         got = runtimes.ort_output(quantize(model, ranges, profile), batch)
         np.testing.assert_allclose(got[:, 1:3], runtimes.ort_output(model, batch)[:, 1:3], atol=0.1)
     assert weight_scales(weight, 0)[1] == pytest.approx(1 / 127)
+
+
+# --- transformers ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def block() -> ModelProto:
+    return prepare(nets.transformer())
+
+
+@pytest.fixture(scope="module")
+def block_ranges(block: ModelProto) -> Ranges:
+    return collect(block, nets.batches(block, 4), "minmax")
+
+
+@pytest.mark.parametrize("profile", ALL)
+def test_a_transformer_is_near_float(block: ModelProto, block_ranges: Ranges, profile: str) -> None:
+    batch = nets.batches(block, 1)[0]
+    quantised = quantize(block, block_ranges, profile)
+    want = runtimes.ort_output(block, batch)
+    assert 0 < relative_error(runtimes.ort_output(quantised, batch), want) < 0.1
+    if profile in ("x86", "openvino"):
+        assert 0 < relative_error(next(iter(runtimes.openvino_model(quantised)(batch).values())), want) < 0.1
+
+
+def test_onnxruntime_runs_every_linear_layer_in_int8(block: ModelProto, block_ranges: Ranges, tmp_path: Path) -> None:
+    kernels = runtimes.ort_kernels(quantize(block, block_ranges, "x86"), tmp_path)
+    assert kernels["QGemm"] == 4
+    assert kernels["QLinearMatMul"] + kernels["MatMulIntegerToFloat"] == 2  # attention's two products
+    assert not kernels["Gemm"] and not kernels["MatMul"]
+    assert kernels["Softmax"] == 1
+
+
+def test_openvino_runs_every_linear_layer_in_int8(block: ModelProto, block_ranges: Ranges) -> None:
+    layers = runtimes.openvino_layers(quantize(block, block_ranges, "openvino"))
+    assert layers["FullyConnected", "u8"] == 4
+
+
+@pytest.mark.parametrize("profile", ALL)
+def test_the_residual_stream_stays_float(block: ModelProto, block_ranges: Ranges, profile: str) -> None:
+    quantised = quantize(block, block_ranges, profile)
+    sums = [node.output[0] for node in nodes(quantised, "Add") if not set(node.input) & set(constants(quantised))]
+    assert len(sums) == 2
+    coded = {node.input[0] for node in nodes(quantised, "QuantizeLinear")}
+    assert not coded & set(sums)
+
+
+@pytest.mark.parametrize("kept", ["Add", "MatMul"])
+def test_a_linear_layer_kept_in_float_has_no_coded_output(block: ModelProto, block_ranges: Ranges, kept: str) -> None:
+    # The layer before GELU: nothing but the profile asks for codes there.
+    constant = set(constants(block))
+    add = next(node for node in nodes(block, "Add") if set(node.input) & constant and _readers(block, node) == ["Mul", "Mul"])
+    product = next(node for node in block.graph.node if node.output[0] in add.input)
+    skip = {"Add": add.name, "MatMul": product.name}[kept]
+    for quantised, expected in (
+        (quantize(block, block_ranges, "x86"), True),
+        (quantize(block, block_ranges, "x86", [skip]), False),
+    ):
+        assert (add.output[0] in {node.input[0] for node in nodes(quantised, "QuantizeLinear")}) is expected
+
+
+def _readers(model: ModelProto, node: onnx.NodeProto) -> list[str]:
+    return [other.op_type for other in model.graph.node for name in other.input if name == node.output[0]]
