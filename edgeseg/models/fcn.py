@@ -112,11 +112,15 @@ class FCN(nn.Module):
         self.up = _bilinear_up(num_classes, self.stride, centres[STRIDES.index(self.stride)])
 
     def forward(self, x: Tensor) -> Tensor:
+        return _match(self.up(self.coarse_scores(x)), x)
+
+    def coarse_scores(self, x: Tensor) -> Tensor:
+        """Logits (N, K, h, w) at the network's stride."""
         pools = self.backbone.pools(x)
-        scores = self.score(self._head(pools[-1]))
+        scores: Tensor = self.score(self._head(pools[-1]))
         for skip, up, scale, pool in zip(self.skips, self.ups, self.skip_scales, pools[1::-1], strict=False):
             scores = _match(up(scores), pool) + skip(pool if scale == 1 else pool * scale)
-        return _match(self.up(scores), x)
+        return scores
 
     def _head(self, x: Tensor) -> Tensor:
         """The convolutionalised classifier before its scores."""
