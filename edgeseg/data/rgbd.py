@@ -87,7 +87,7 @@ def decode_depth(raw: NDArray[np.uint16], encoding: Encoding = "mm", unit: float
     if encoding not in _UNITS:
         raise DataError(f"depth encoding {encoding!r}", "mm, tum, sun or nyu")
     if encoding == "sun":
-        raw = (raw >> 3) | (raw << 13)
+        raw = np.asarray((raw >> 3) | (raw << 13), np.uint16)
     scale = unit if unit is not None and encoding == "mm" else _UNITS[encoding]
     return np.where(raw == _SATURATED, 0, raw.astype(np.float32) * np.float32(scale)).astype(np.float32)
 
