@@ -230,12 +230,14 @@ def test_it_learns_objects_alone_with_a_pyramid() -> None:
 # --- export ------------------------------------------------------------------------------------------------------
 
 
-def test_export_with_a_pyramid_at_one_size() -> None:
-    check_export(make(**FPN), OUTPUTS, (1, 3, 64, 64), [(1, 3, 64, 64)])
+def test_export_at_one_size() -> None:
+    check_export(make(), OUTPUTS, (1, 3, 64, 64), [(1, 3, 64, 64)])
 
 
-def test_export_at_any_size() -> None:
-    check_export(make(), OUTPUTS, (1, 3, 64, 64), [(1, 3, 64, 64), (2, 3, 75, 51)])
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [SMALL, FPN])
+def test_export_at_any_size(options: dict[str, Any]) -> None:
+    check_export(make(**options), OUTPUTS, (1, 3, 64, 64), [(1, 3, 64, 64), (2, 3, 75, 51)])
 
 
 # --- options -----------------------------------------------------------------------------------------------------
