@@ -125,7 +125,7 @@ def _where(record: Record) -> str:
 
 def _box(box: object, height: int, width: int) -> Box | None:
     """x, y, w, h as x1, y1, x2, y2 inside the picture; None where nothing of it is."""
-    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(v, int | float) and math.isfinite(v) for v in box):
+    if not isinstance(box, list) or len(box) != 4 or not all(type(v) in (int, float) and abs(v) < 1e9 for v in box):
         return None
     x1, y1 = max(float(box[0]), 0.0), max(float(box[1]), 0.0)
     x2, y2 = min(box[0] + box[2], float(width)), min(box[1] + box[3], float(height))

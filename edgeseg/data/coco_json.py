@@ -58,32 +58,39 @@ def read_document(path: Path, problems: Problems, annotation_ids: bool = True) -
     images, annotations, categories = (_records(document, key, path) for key in ("images", "annotations", "categories"))
     if not images:
         raise DataError(f"{path}: no pictures", "at least one record in `images`", _FIX)
-    images = _distinct_images(images, path, problems)
+    pictures = _distinct_images(images, path, problems)
     categories = sorted(categories, key=lambda record: int(record["id"]))
     index = {int(record["id"]): place for place, record in enumerate(categories)}
     if len(index) < len(categories):
         raise DataError(f"{path}: two categories of one id", "distinct ids in `categories`", _FIX)
     if not 0 < len(categories) <= MAX_CLASSES:
         raise DataError(f"{path}: {len(categories)} categories", f"1..{MAX_CLASSES}: labels are bytes", "merge or drop categories")
-    known = {record["id"] for record in images}
+    known = {record["id"] for record in pictures}
     kept = _usable(annotations, known, index if annotation_ids else None, problems)
-    return CocoDocument(path, images, kept, tuple(categories), index)
+    return CocoDocument(path, pictures, kept, tuple(categories), index)
 
 
-def _records(document: Any, key: str, path: Path) -> Any:
+_NEEDED: dict[str, dict[str, tuple[type, ...]]] = {
+    "images": {"id": (int, str), "file_name": (str,)},
+    "annotations": {"image_id": (int, str)},
+    "categories": {"id": (int,), "name": (str,)},
+}
+
+
+def _records(document: Any, key: str, path: Path) -> list[Record]:
     found = document.get(key, []) if isinstance(document, dict) else None
-    needed = {"images": ("id", "file_name"), "annotations": ("image_id",), "categories": ("id", "name")}[key]
     if not isinstance(found, list) or any(not isinstance(item, dict) for item in found):
         raise DataError(f"{path}: `{key}` is no list of records", "COCO's annotations: images, annotations, categories", _FIX)
+    needed = _NEEDED[key]
     for place, record in enumerate(found):
-        missing = [name for name in needed if name not in record]
-        if missing or not isinstance(record.get("id", 0), int):
-            raise DataError(f"{path}: {key}[{place}] {str(record)[:80]}", f"{', '.join(needed)}, ids as whole numbers", _FIX)
+        if any(type(record.get(name)) not in kinds for name, kinds in needed.items()):
+            expected = " and ".join(f"{name} ({' or '.join(kind.__name__ for kind in kinds)})" for name, kinds in needed.items())
+            raise DataError(f"{path}: {key}[{place}] {str(record)[:80]}", expected, _FIX)
     return found
 
 
 def _distinct_images(images: list[Record], path: Path, problems: Problems) -> tuple[Record, ...]:
-    by_id: dict[int, Record] = {}
+    by_id: dict[int | str, Record] = {}
     for record in images:
         first = by_id.setdefault(record["id"], record)
         if first is record:
@@ -96,22 +103,26 @@ def _distinct_images(images: list[Record], path: Path, problems: Problems) -> tu
 
 
 def _usable(
-    annotations: Iterable[Record], images: set[int], index: dict[int, int] | None, problems: Problems
+    annotations: Iterable[Record], images: set[int | str], index: dict[int, int] | None, problems: Problems
 ) -> dict[Any, list[Record]]:
     kept: dict[Any, list[Record]] = defaultdict(list)
-    seen: set[int] = set()
+    seen: set[str] = set()
     for place, record in enumerate(annotations):
         where = f"annotation {record.get('id', f'number {place}')}"
         if record["image_id"] not in images:
             problems.add("annotation of a picture that is not listed, left out", f"{where} of image {record['image_id']}")
-        elif index is not None and record.get("category_id") not in index:
+        elif index is not None and not _listed(record.get("category_id"), index):
             problems.add("annotation of an unknown category, left out", f"{where}: category {record.get('category_id')}")
-        elif index is not None and "id" in record and record["id"] in seen:
+        elif index is not None and "id" in record and str(record["id"]) in seen:
             problems.add("second annotation of one id, left out", where)
         else:
             kept[record["image_id"]].append(record)
-            seen.add(record.get("id", -1))
+            seen.add(str(record.get("id")))
     return dict(kept)
+
+
+def _listed(category: Any, index: dict[int, int]) -> bool:
+    return type(category) is int and category in index
 
 
 # --- classes -----------------------------------------------------------------------------------------------------
@@ -133,10 +144,17 @@ def make_classes(categories: Iterable[Record], thing: Callable[[Record], bool]) 
     spare, official = bit_palette(len(records) + 1), official_categories()
     classes = []
     for place, record in enumerate(records, 1):
-        name = str(record["name"]) or f"category {record['id']}"
-        colour = record.get("color") or (official[name].colour if name in official else spare[place])
-        classes.append(ClassInfo(name=name, colour=tuple(colour), thing=thing(record)))
+        name = record["name"] or f"category {record['id']}"
+        colour = official[name].colour if name in official else spare[place]
+        classes.append(ClassInfo(name=name, colour=_own_colour(record) or colour, thing=thing(record)))
     return tuple(classes)
+
+
+def _own_colour(record: Record) -> tuple[int, int, int] | None:
+    found = record.get("color")
+    if not isinstance(found, list) or len(found) != 3 or any(type(v) is not int or not 0 <= v <= 255 for v in found):
+        return None
+    return found[0], found[1], found[2]
 
 
 # --- where things are --------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -59,11 +61,11 @@ class CocoKeypoints(Coco):
 
     def __init__(self, path: str, split: str) -> None:
         super().__init__(path, split)
-        lists = {tuple(names) for record in self._document.categories if (names := record.get("keypoints"))}
+        lists = {_names(record, self._document.path) for record in self._document.categories if record.get("keypoints")}
         if len(lists) != 1:
             what = f"{self._document.path}: {len(lists)} lists of keypoint names in `categories`"
             raise DataError(what, "one list, the same for every category that has one", "write `keypoints` into the category")
-        self.keypoints = keypoint_spec([str(name) for name in next(iter(lists))])
+        self.keypoints = keypoint_spec(list(next(iter(lists))))
         if self.tasks == ("detection",):
             self.tasks = ("keypoint", "detection")
 
@@ -85,5 +87,15 @@ class CocoKeypoints(Coco):
         return points
 
 
+def _names(record: Record, path: Path) -> tuple[str, ...]:
+    names = record["keypoints"]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError(f"{path}: keypoints {str(names)[:80]} of category {record['id']}", "a list of names")
+    return tuple(names)
+
+
 def _numbers(flat: object) -> bool:
-    return isinstance(flat, list) and all(isinstance(value, int | float) for value in flat) and bool(np.isfinite(flat).all())
+    """Whether it is a list of finite numbers; those beyond what a float holds are none."""
+    if not isinstance(flat, list) or any(type(value) not in (int, float) for value in flat):
+        return False
+    return all(abs(value) < 1e9 for value in flat)

@@ -40,10 +40,9 @@ def _polygon(item: Any) -> list[float] | None:
     # pycocotools takes four numbers for a box, and an odd one is half a point.
     if not isinstance(item, list) or len(item) < 6 or len(item) % 2:
         return None
-    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in item):
+    if any(type(value) not in (int, float) for value in item):
         return None
-    points = np.asarray(item, np.float64)
-    return item if np.isfinite(points).all() and np.abs(points).max() < _FAR_PX else None
+    return item if all(abs(value) < _FAR_PX for value in item) else None  # NaN is not smaller
 
 
 def _decode_runs(outline: dict[str, Any], height: int, width: int) -> Mask:

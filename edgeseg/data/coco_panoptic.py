@@ -46,7 +46,7 @@ class CocoPanoptic(Dataset):
         record = self._images[index]
         annotation = self._document.annotations[record["id"]][0]
         image = read_image(self._pictures / record["file_name"])
-        path = self._segments / annotation.get("file_name", f"{Path(record['file_name']).stem}.png")
+        path = self._segments / str(annotation.get("file_name") or f"{Path(record['file_name']).stem}.png")
         panoptic = read_panoptic(path, annotation.get("segments_info"), self._document.index, self.problems)
         labels = labels_of(panoptic)
         check_pair(image, labels, path)
@@ -64,9 +64,9 @@ def read_panoptic(path: Path, segments: Any, index: dict[int, int], problems: Pr
     for item in segments if isinstance(segments, list) else []:
         number, category = (item.get("id"), item.get("category_id")) if isinstance(item, dict) else (None, None)
         where = f"segment {number} of {path.name}"
-        if not isinstance(number, int) or not 0 < number < 1 << 24:
+        if type(number) is not int or not 0 < number < 1 << 24:
             problems.add("segment whose id no pixel can have, left out", where)
-        elif category not in index:
+        elif type(category) is not int or category not in index:
             problems.add("segment of an unknown category, left out", f"{where}: category {category}")
         elif number in regions:
             problems.add("second segment of one id, left out", where)

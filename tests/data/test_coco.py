@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import random
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +150,10 @@ def test_boxes_reach_no_further_than_the_picture(tmp_path: Path) -> None:
         ("[]", "images"),
         ("{}", "no pictures"),
         ({"images": [3]}, "images"),
-        (document([], images=[{"id": "a", "file_name": "x.jpg"}]), r"images\[0\]"),
+        (
+            document([], images=[{"id": 1.5, "file_name": "x.jpg"}]),
+            r"images\[0\].*expected id \(int or str\) and file_name \(str\)",
+        ),
         (document([], images=[{"id": 1}]), r"images\[0\]"),
         (document([], images=[{"id": 1, "file_name": "a.jpg"}, {"id": 1, "file_name": "b.jpg"}]), "a.jpg and b.jpg both have id 1"),
         (document([], categories=[]), "0 categories"),
@@ -335,6 +341,7 @@ def test_official_categories_are_133(shared_data: Path) -> None:
     ]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:pycocotools")
 def test_real_coco_objects_are_pycocotools(shared_data: Path) -> None:
     from pycocotools.coco import COCO
 
@@ -382,3 +389,55 @@ def test_real_fixtures_of_every_coco_task(shared_data: Path) -> None:
     assert len(open_dataset(f"coco:{root / 'coco_roboflow'}", "train")[0].instances or ()) > 0
     with pytest.raises(DataError, match="0 lists of keypoint names"):
         open_dataset(f"coco_keypoints:{root / 'coco_person_keypoints'}", "train")
+
+
+# -- whatever the files say --------------------------------------------------------------------------------------------
+ODD = [None, True, -1, 0, 1.5, "", "a", [], [1], {}, {"a": 1}, 1e308, 2**70, [[]], [None], float("nan"), float("inf"), [1, 2, 3, 4]]
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path to everything inside of a JSON document."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield (*path, key)
+        yield from places(item, (*path, key))
+
+
+def spoil(content: Any, rng: random.Random) -> Any:
+    """A copy in which one thing is missing or another."""
+    spoiled = copy.deepcopy(content)
+    *path, last = rng.choice(list(places(content)))
+    inside = spoiled
+    for key in path:
+        inside = inside[key]
+    if isinstance(inside, dict) and rng.random() < 0.2:
+        del inside[last]
+    else:
+        inside[last] = copy.deepcopy(rng.choice(ODD))
+    return spoiled
+
+
+@pytest.mark.parametrize("name", ["coco", "coco_keypoints", "coco_panoptic"])
+def test_whatever_is_in_a_file_is_read_counted_or_told(name: str, tmp_path: Path) -> None:
+    runs = {"size": [HEIGHT, WIDTH], "counts": [0, 40, HEIGHT * WIDTH - 40]}
+    if name == "coco_panoptic":
+        write_panoptic(
+            tmp_path, np.array([[1, 2, 300]]), [{"id": 1, "category_id": 1, "iscrowd": 0}, {"id": 2, "category_id": 200}]
+        )
+        path = tmp_path / "annotations" / "panoptic_val2017.json"
+    else:
+        records = [annotation(1, keypoints=[3, 4, 2] * 17), annotation(2, 1, runs, iscrowd=1)]
+        content = people(records) if name == "coco_keypoints" else document(records)
+        path = write(tmp_path, content, "person_keypoints" if name == "coco_keypoints" else "instances")
+    good, rng, told = json.loads(path.read_text()), random.Random(7), []
+    for _ in range(150):
+        path.write_text(json.dumps(spoil(good, rng)))
+        try:
+            samples = list(open_dataset(f"{name}:{tmp_path}", "val"))
+        except DataError as error:
+            told.append(str(error))
+            continue
+        for sample in samples:
+            assert sample.instances is not None and np.isfinite(sample.instances.boxes).all()
+            assert sample.labels.dtype == np.uint8 and len(sample.instances.boxes) == len(sample.instances)
+    assert 0 < len(told) < 150 and not any("\n" in line for line in told)
