@@ -41,15 +41,22 @@ class SemanticBranch(nn.Module):
         nn.init.zeros_(self.classifier.bias)
 
     def forward(self, levels: list[Tensor]) -> Tensor:
-        total = self.levels[0][0](levels[0])  # type: ignore[index]
-        for octaves in range(1, 4):
-            x = levels[octaves]
-            for index, stage in enumerate(self.levels[octaves]):  # type: ignore[arg-type]
-                # To the finer level's own size, which is not always twice as large.
-                x = resize_like(stage(x), levels[octaves - 1 - index])
-            total = total + x
+        total = self._up(levels, 0)
+        for octaves in (1, 2, 3):
+            total = total + self._up(levels, octaves)
         logits: Tensor = self.classifier(total)
         return logits
+
+    def _up(self, levels: list[Tensor], octaves: int) -> Tensor:
+        """What a level gives at stride 4."""
+        x, stages = levels[octaves], self.levels[octaves]
+        assert isinstance(stages, nn.ModuleList)
+        for index, stage in enumerate(stages):
+            x = stage(x)
+            if octaves:
+                # To the finer level's own size, which is not always twice as large.
+                x = resize_like(x, levels[octaves - 1 - index])
+        return x
 
 
 def _stage(cin: int, width: int, groups: int) -> nn.Sequential:

@@ -27,7 +27,7 @@ class DetectorOptions:
 
     Attributes:
         backbone: resnet18, resnet34, resnet50 or resnet101.
-        frozen_bn: see ``ResNetPyramid``.
+        backbone_width, frozen_bn: see ``ResNetPyramid``.
         fpn_channels, box_channels, mask_channels, keypoint_channels: widths of the pyramid and of the heads.
         anchor_sizes: side of the anchors of P2 to P6, px.
         pre_nms, post_nms, train_pre_nms, train_post_nms: see ``Proposing``.
@@ -38,6 +38,7 @@ class DetectorOptions:
     """
 
     backbone: str = "resnet50"
+    backbone_width: int = 64
     frozen_bn: bool = False
     fpn_channels: int = 256
     box_channels: int = 1024
@@ -62,7 +63,16 @@ class DetectorOptions:
 
     def __post_init__(self) -> None:
         for name in (
-            *("fpn_channels", "box_channels", "mask_channels", "keypoint_channels", "pre_nms", "post_nms", "train_pre_nms"),
+            *(
+                "backbone_width",
+                "fpn_channels",
+                "box_channels",
+                "mask_channels",
+                "keypoint_channels",
+                "pre_nms",
+                "post_nms",
+                "train_pre_nms",
+            ),
             *("train_post_nms", "rpn_samples", "roi_samples", "candidates", "detections", "nms_rounds", "pooling_samples"),
         ):
             if not (isinstance(value := getattr(self, name), int) and value >= 1):
@@ -111,7 +121,7 @@ class Detector(nn.Module):
         place[chosen] = torch.arange(len(chosen))
         self.register_buffer("things", torch.tensor(chosen), persistent=False)
         self.register_buffer("place_of", place, persistent=False)
-        self.backbone = ResNetPyramid(options.backbone, options.fpn_channels, options.frozen_bn)
+        self.backbone = ResNetPyramid(options.backbone, options.fpn_channels, options.frozen_bn, options.backbone_width)
         train = Proposing(options.train_pre_nms, options.train_post_nms, rounds=None)
         evaluation = Proposing(options.pre_nms, options.post_nms, rounds=options.nms_rounds)
         self.rpn = RegionProposalNetwork(options.fpn_channels, options.anchor_sizes, train, evaluation)
@@ -124,7 +134,7 @@ class Detector(nn.Module):
 
     def outputs(self, found: Detections) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes (1, D, 4), scores (1, D) and classes (1, D) int64 of the data set, -1 in rows that are nothing."""
-        classes = torch.where(found.valid, self.things[found.classes], -1)
+        classes = torch.where(found.valid, self.things.index_select(0, found.classes), -1)
         return found.boxes[None], found.scores[None], classes[None]
 
     def detection_losses(self, levels: list[Tensor], targets: list[Target], height: int, width: int) -> dict[str, Tensor]:

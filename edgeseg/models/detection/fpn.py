@@ -64,14 +64,15 @@ class ResNetPyramid(nn.Module):
     Args:
         name: resnet18, resnet34, resnet50 or resnet101.
         width: channels of each level.
+        body_width: channels of the ResNet's first stage; 64 as published.
         frozen_bn: batch normalisation of the ResNet keeps its statistics: for fine-tuning weights that were trained elsewhere.
     """
 
-    def __init__(self, name: str, width: int = 256, frozen_bn: bool = False) -> None:
+    def __init__(self, name: str, width: int = 256, frozen_bn: bool = False, body_width: int = 64) -> None:
         super().__init__()
         if name not in LAYOUTS:
             raise EdgesegError(f"backbone {name!r}", f"one of {', '.join(LAYOUTS)}")
-        self.body = ResNet(name)
+        self.body = ResNet(name, width=body_width)
         self.fpn = FeaturePyramid(self.body.channels, width)
         if frozen_bn:
             freeze_batch_norm(self.body)

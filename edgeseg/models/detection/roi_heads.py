@@ -129,7 +129,7 @@ class RoIHeads(nn.Module):
     def score(self, levels: list[Tensor], boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Class logits (R, 1 + C) and deltas (R, 1 + C, 4) float32 of boxes of each picture."""
         logits, deltas = self.box_predictor(self.box_head(self.settings.pooling(levels, boxes, BOX_SIDE)))
-        return logits.float(), deltas.float().view(len(logits), -1, 4)
+        return logits.float(), deltas.float().view(len(logits), logits.shape[1], 4)
 
     def mask_logits(self, levels: list[Tensor], boxes: list[Tensor]) -> Tensor:
         """(R, 1 + C, 28, 28) float32."""
@@ -154,7 +154,7 @@ class RoIHeads(nn.Module):
         best, chosen = flat.topk(min(rules.candidates, len(flat)))
         row = torch.div(chosen, count, rounding_mode="floor")
         classes = chosen - row * count
-        moved = decode(deltas[:, 1:].reshape(-1, 4)[chosen], boxes[row], _WEIGHTS, height, width)
+        moved = decode(deltas[:, 1:].reshape(-1, 4).index_select(0, chosen), boxes.index_select(0, row), _WEIGHTS, height, width)
         valid = (best > 0) & at_least(moved, _LEAST_SIDE)
         keep = suppress(moved, valid, rules.nms_threshold, classes, rules.rounds)
         return _best(moved, torch.where(keep, best, torch.full_like(best, -1.0)), classes, rules.detections)
@@ -222,7 +222,8 @@ def _best(boxes: Tensor, scores: Tensor, classes: Tensor, count: int) -> Detecti
         )
     best, chosen = scores.topk(count)
     valid = best > 0
-    return Detections(boxes[chosen] * valid[:, None], best.clamp(min=0), torch.where(valid, classes[chosen], 0), valid)
+    boxes, classes = boxes.index_select(0, chosen), classes.index_select(0, chosen)
+    return Detections(boxes * valid[:, None], best.clamp(min=0), torch.where(valid, classes, 0), valid)
 
 
 def _classes(item: Sampled, target: Target) -> Tensor:

@@ -103,13 +103,14 @@ class RegionProposalNetwork(nn.Module):
         rules, boxes, scores = self.rules[self.training], [], []
         for level in levels:
             best, chosen = level.logits[image].topk(min(rules.pre_nms, len(level.anchors)))
-            moved = decode(level.deltas[image][chosen], level.anchors[chosen], _WEIGHTS, height, width)
+            deltas, anchors = (item.index_select(0, chosen) for item in (level.deltas[image], level.anchors))
+            moved = decode(deltas, anchors, _WEIGHTS, height, width)
             keep = suppress(moved, at_least(moved, _LEAST_SIDE), rules.nms_threshold, rounds=rules.rounds)
             boxes.append(moved)
             scores.append(torch.where(keep, best.sigmoid(), torch.full_like(best, -1.0)))
         all_boxes, all_scores = torch.cat(boxes), torch.cat(scores)
         best, chosen = all_scores.topk(min(rules.post_nms, len(all_scores)))
-        return all_boxes[chosen], best
+        return all_boxes.index_select(0, chosen), best
 
     def losses(self, levels: list[_Level], targets: list[Target], anchors: int, share: float) -> dict[str, Tensor]:
         """Objectness and box loss over ``anchors`` sampled anchors a picture, at most ``share`` of them of objects."""
