@@ -37,7 +37,8 @@ def encode(
         gravity: downwards, any length; estimated when None.
         radius: of the window of normals, 1..64 px.
 
-    Where depth is unknown all planes are 0; where it is known but less than two lines of the window are, only the angle is.
+    Where depth is unknown all planes are 0; only the angle is where fewer than (radius + 1)^2 pixels of the window are known, as
+    many as in the corner of a whole picture, or all of them in one line.
 
     Raises:
         ValueError: a wrong shape, type or value; names what arrived.

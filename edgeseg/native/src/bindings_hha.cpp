@@ -4,9 +4,9 @@
 
 #include <array>
 #include <cmath>
+#include <memory>
 #include <optional>
 #include <string>
-#include <vector>
 
 #include "arrays.h"
 #include "hha.h"
@@ -50,10 +50,10 @@ Vec3 hha(const Input& depth, const Four& camera, const std::optional<Vec3>& grav
   if (!(std::isfinite(length) && length > 1e-6)) fail("gravity: no direction; expected a vector (x, y, z) that is not 0");
   for (double& value : down) value /= length;
   nb::gil_scoped_release release;
-  std::vector<float> normals((size_t)frame.h * frame.w * 3);
-  surface_normals(frame, radius, normals.data());
-  if (!gravity) estimate_gravity(frame, normals.data(), down.data());
-  encode_hha(frame, normals.data(), down.data(), data<uint8_t>(planes));
+  const std::unique_ptr<float[]> normals(new float[(size_t)frame.h * frame.w * 3]);  // not worth zeroing
+  surface_normals(frame, radius, normals.get());
+  if (!gravity) estimate_gravity(frame, normals.get(), down.data());
+  encode_hha(frame, normals.get(), down.data(), data<uint8_t>(planes));
   return down;
 }
 

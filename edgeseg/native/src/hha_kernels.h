@@ -69,8 +69,9 @@ static inline void fit(const HhaArgs& args, const ColumnSums& s, int x, int row,
   const float8 mean = 1.0f / larger(n, all(1)), mu = u * mean, mv = v * mean;
   const float8 suu = uu - u * mu, svv = vv - v * mv, suv = uv - u * mv, suq = qu - q * mu, svq = qv - q * mv;
   const float8 det = suu * svv - suv * suv;
-  // Fewer than two lines of pixels, or none side by side, make no plane.
-  const int8x good = (load8(args.inverse + (size_t)row * args.width + args.radius + x) > 0) & (n >= (float)(4 * args.radius + 2)) & (det > 0.5f * n * n);
+  // Less than a corner of a whole picture has, or pixels in one line, make no plane.
+  const float least = (float)((args.radius + 1) * (args.radius + 1));
+  const int8x good = (load8(args.inverse + (size_t)row * args.width + args.radius + x) > 0) & (n >= least) & (det > 0.05f * n * n);
   const float8 scale = 1.0f / (good ? det : all(1));
   const float8 a = (suq * svv - svq * suv) * scale, b = (svq * suu - suq * suv) * scale;
   const float8 q0 = q * mean - a * mu - b * mv;
