@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.data.base import IGNORE, Dataset, Sample, check_labels, check_pair, read_ids16, read_image
+from edgeseg.data.base import IGNORE, Dataset, Sample, check_labels, check_pair, read_image
 from edgeseg.data.matlab import open_hdf5, read_mat
 from edgeseg.data.nyuv2 import make_classes
 from edgeseg.data.words import MODALITIES, modality_of, split_words
@@ -32,13 +32,7 @@ _BY_NAME = {name: label for label, name in enumerate(_NAMES)} | {
 }
 _SPLITS = {"train": "alltrain", "test": "alltest", "val": "alltest"}
 FAR_METRES = 8.0
-"""Depth beyond it is as the toolbox has it: 8 m."""
-
-
-def decode_depth(stored: NDArray[np.uint16]) -> NDArray[np.float32]:
-    """Metres from a depth PNG, whose 16 bits are millimetres rotated left by three (toolbox, read3dPoints)."""
-    millimetres = stored >> 3 | stored << 13
-    return np.minimum(millimetres.astype(np.float32) / 1000, np.float32(FAR_METRES))
+"""Depth beyond it is told as 8 m, as by the toolbox (read3dPoints)."""
 
 
 class SunRgbd(Dataset):
@@ -130,11 +124,11 @@ class SunRgbd(Dataset):
     def _pack(self, image: NDArray[np.uint8], folder: Path) -> NDArray[np.uint8]:
         if self.modality == "rgb":
             return image
-        from edgeseg.data.rgbd import pack
+        from edgeseg.data.rgbd import pack, read_depth
 
         name = "depth_bfx" if (folder / "depth_bfx").is_dir() else "depth"
         path = _only(folder, name, (".png",))
-        depth = decode_depth(read_ids16(path).astype(np.uint16))
+        depth = np.minimum(read_depth(path, "sun"), np.float32(FAR_METRES))
         if depth.shape != image.shape[:2]:
             depth = np.asarray(cv2.resize(depth, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_NEAREST), np.float32)
         return pack(image, depth, read_intrinsics(folder / "intrinsics.txt"), self.modality)

@@ -12,8 +12,8 @@ from scipy.io import savemat
 
 from edgeseg.data import open_dataset
 from edgeseg.data.base import IGNORE
-from edgeseg.data.rgbd import depth_plane
-from edgeseg.data.sunrgbd import decode_depth, read_intrinsics
+from edgeseg.data.rgbd import depth_plane, plane_depth
+from edgeseg.data.sunrgbd import read_intrinsics
 from edgeseg.errors import DataError, PictureError
 from tests.data.pictures import picture
 
@@ -198,10 +198,22 @@ def test_sun_missing_and_broken_files(tmp_path: Path) -> None:
         open_dataset(f"sunrgbd:{tmp_path}", "train")
 
 
-def test_real_sun_depth(shared_data: Path) -> None:
-    stored = cv2.imread(str(shared_data / "depth_samples/other_formats/SUN_depth.png"), cv2.IMREAD_UNCHANGED)
-    depth = decode_depth(stored)
-    assert stored.dtype == np.uint16 and depth.dtype == np.float32
+def test_hha_planes(tmp_path: Path) -> None:
+    make_sun(tmp_path / "sun")
+    make_nyu(tmp_path / "nyu")
+    assert open_dataset(f"sunrgbd:{tmp_path / 'sun'},hha", "train")[0].image.shape == (2, 4, 3)
+    frame = open_dataset(f"nyuv2:{tmp_path / 'nyu'},rgb-hha", "train")[0].image
+    assert frame.shape == (HEIGHT, WIDTH, 6) and frame.dtype == np.uint8 and frame[..., 3].any()
+
+
+def test_real_sun_frame(shared_data: Path, tmp_path: Path) -> None:
+    source, folder = shared_data / "depth_samples" / "other_formats", make_sun(tmp_path)
+    (folder / "image" / "a.jpg").write_bytes((source / "SUN_color.jpg").read_bytes())
+    (folder / "depth_bfx" / "a.png").write_bytes((source / "SUN_depth.png").read_bytes())
+    height, width = cv2.imread(str(source / "SUN_color.jpg")).shape[:2]
+    savemat(folder / "seg.mat", {"seglabel": np.ones((height, width), np.uint16), "names": np.array(["wall", "bed"], object)})
+    frame = open_dataset(f"sunrgbd:{tmp_path},rgbd", "train")[0].image
+    depth = plane_depth(frame[..., 3])
     known = depth[depth > 0]
-    assert known.size > stored.size / 2 and known.min() > 0.3 and known.max() <= 8.0
+    assert frame.shape == (height, width, 4) and known.size > depth.size / 2 and known.min() > 0.3 and known.max() <= 8.05
     assert np.median(np.abs(np.diff(depth, axis=1))) < 0.05, "a room is smooth almost everywhere"
