@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "calibrate": ("edgeseg.cli.calibrate", "Find the INT8 ranges of a model on sample images."),
     "check": ("edgeseg.cli.check", "Tell what a target would refuse in a model, before any build."),
     "build": ("edgeseg.cli.build", "Build an engine for this machine."),
+    "tune-crf": ("edgeseg.cli.tune_crf", "Search the parameters of a dense CRF behind a network."),
     "eval": ("edgeseg.cli.eval", "Measure the accuracy of a built engine on labelled images."),
     "bench": ("edgeseg.cli.bench", "Measure the latency of a built engine, alone and end to end."),
     "compare": ("edgeseg.cli.compare", "Compare the outputs of backends or precisions."),
