@@ -37,10 +37,11 @@ def sample_sheet(samples: Sequence[Sample], dataset: Dataset) -> Image:
         labels |= set(np.unique(sample.labels).tolist())
         labels |= set(sample.instances.classes.tolist()) if sample.instances is not None else set()
     present = [dataset.classes[label] for label in sorted(labels) if label < len(dataset.classes)]
-    parts.append(_legend(present, width, "classes"))
+    parts.append(_legend(present, width, "classes", 255 in labels))
     for place, space in enumerate(dataset.spaces):
         found = set().union(*(np.unique(sample.spaces[place]).tolist() for sample in samples))
-        parts.append(_legend([space.classes[label] for label in sorted(found) if label < len(space.classes)], width, space.name))
+        shown = [space.classes[label] for label in sorted(found) if label < len(space.classes)]
+        parts.append(_legend(shown, width, space.name, 255 in found))
     return np.asarray(cv2.vconcat(parts), np.uint8)
 
 
@@ -216,8 +217,8 @@ def _captioned(title: str, tile: Image) -> Image:
     return paper
 
 
-def _legend(classes: Sequence[ClassInfo], width: int, title: str) -> Image:
-    cells = [(item.name, item.colour[::-1]) for item in classes] + [("striped: void", (78, 78, 78))]
+def _legend(classes: Sequence[ClassInfo], width: int, title: str, void: bool) -> Image:
+    cells = [(item.name, item.colour[::-1]) for item in classes] + [("striped: void", (78, 78, 78))] * void
     cell = 34 + max((cv2.getTextSize(name, _FONT, _TEXT, 1)[0][0] for name, _ in cells), default=0) + 16
     columns = max(width // cell, 1)
     paper = np.full((_BAR + _ROW * -(-len(cells) // columns) + _GAP, width, 3), _PAPER, np.uint8)
