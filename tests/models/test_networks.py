@@ -50,6 +50,7 @@ NETWORKS: list[tuple[str, dict[str, Any], int]] = [
     ("segnet_basic", {"features": 8}, 1),
     ("unet", {"widths": [4, 8, 8, 16]}, 1),
     ("unet", {"widths": [4, 8, 8, 16], "depths": [0, 1, 1, 2], "block": "residual", "stem_stride": 2, "upsample": "bilinear"}, 2),
+    ("unet_published", {"widths": [4, 4, 8]}, 1),
 ]
 
 # Networks that give no logits of a label map: each has a file of tests here.
