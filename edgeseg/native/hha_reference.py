@@ -65,7 +65,8 @@ def _grid(shape: tuple[int, ...]) -> tuple[slice, slice]:
 
 def gravity(found: Doubles) -> Doubles:
     """Downwards (3) from normals (3, H, W): the smallest eigenvector of N_across N_across^T - N_along N_along^T, repeatedly."""
-    sampled = found[(slice(None), *_grid(found.shape[1:]))].reshape(3, -1)
+    rows, columns = _grid(found.shape[1:])
+    sampled = found[:, rows, columns].reshape(3, -1)
     sampled = sampled[:, (sampled != 0).any(axis=0)]
     down = np.array([0.0, 1.0, 0.0])
     for limit in [radians(45)] * 5 + [radians(15)] * 5:
