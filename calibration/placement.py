@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from calibration.graph import STANDARD_DOMAINS, Index, attributes, element_types, index, operator, static_shapes
+from calibration.graph import STANDARD_DOMAINS, Index, attributes, element_types, index, operator, ranks, static_shapes
 from calibration.profiles import PROFILES, Profile
 
 _CLAMPS = {"Relu", "Clip"}
@@ -65,6 +65,7 @@ class _Planner:
         self.known = index(model.graph)
         self.types = element_types(model.graph)
         self.shapes = static_shapes(model.graph)
+        self.ranks = ranks(model.graph)
         self.parent: dict[str, str] = {}
         self.chosen: set[str] = set()
         self.sources: dict[str, str] = {}
@@ -95,10 +96,19 @@ class _Planner:
             return False
         if self.known.is_constant(node.input[0]) or not all(self._is_float(name) for name in node.input[:2]):
             return False
+        if not self.profile.joined_tokens and any(self._is_joined(name) for name in node.input[:2]):
+            return False
         if node.op_type == "Gemm":
             options = attributes(node)
             return not options.get("transA", 0) and options.get("alpha", 1.0) == 1.0 and options.get("beta", 1.0) == 1.0
         return node.op_type == "MatMul" or self.known.is_constant(node.input[1])
+
+    def _is_joined(self, tensor: str) -> bool:
+        """Whether ``tensor`` only moves the values of a Concat of tokens, (N, L, channels)."""
+        node = self.known.producer.get(tensor)
+        if node is not None and node.op_type == "Concat" and self.ranks.get(tensor) == 3:
+            return True
+        return any(self._is_joined(name) for name in self._moved_inputs(tensor))
 
     def _add_compute(self, node: NodeProto) -> None:
         self.placement.nodes.append(node)

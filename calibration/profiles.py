@@ -52,6 +52,8 @@ class Profile:
             DQ -> operator -> Q.
         reads: operators that take 8-bit codes and give something else, and which inputs.
         compute: operators whose inputs are quantised.
+        joined_tokens: a product may read a Concat of tokens, (N, L, channels), as codes. OpenVINO (2026.4) pulls Q through the
+            Concat, takes the tokens' zero points for those of channels, and refuses the graph.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Profile:
     restate: frozenset[str]
     reads: Mapping[str, Places] = field(default_factory=dict)
     compute: frozenset[str] = _COMPUTE
+    joined_tokens: bool = True
 
 
 PROFILES = {
@@ -77,6 +80,7 @@ PROFILES = {
         Profile(
             "openvino", unsigned=True, symmetric=False, int32_bias=False, quantise_outputs=False,
             add="both", share_mixed=True, moves={name: places for name, places in MOVES.items() if name != "Resize"}, restate=_NONE,
+            joined_tokens=False,
         ),
         Profile(
             "arm", unsigned=False, symmetric=False, int32_bias=True, quantise_outputs=True,

@@ -118,6 +118,18 @@ def transformer(dim: int = 32, size: int = 32, seed: int = 0) -> ModelProto:
     return b.model({"input": [1, 3, size, size]}, {norm(x): 3}, opset=18)
 
 
+def joined_tokens(dim: int = 16, size: int = 32, seed: int = 0) -> ModelProto:
+    """Patches of 8 and of 16 pixels as tokens (N, L, dim), one behind the other, through one linear layer."""
+    b, parts = Builder(seed), []
+    for patch, bound in ((8, "Sigmoid"), (16, "Tanh")):  # ranges that differ
+        y = b.op("Conv", ["input", b.weight(dim, 3, patch, patch), b.vector(dim)], kernel_shape=[patch] * 2, strides=[patch] * 2)
+        tokens = b.op("Reshape", [b.op(bound, [y]), b.constant(np.array([0, dim, -1]))])
+        parts.append(b.op("Transpose", [tokens], perm=[0, 2, 1]))
+    weight = b.constant((b.random.standard_normal((dim, dim)) / np.sqrt(dim)).astype(np.float32))
+    product = b.op("MatMul", [b.op("Concat", parts, axis=1), weight])
+    return b.model({"input": [1, 3, size, size]}, {b.op("Add", [product, b.vector(dim)]): 3}, opset=18)
+
+
 def batches(model: ModelProto, count: int = 4, seed: int = 1) -> list[dict[str, np.ndarray]]:
     """Random smooth pictures, normalised, for the first input of ``model``."""
     random = np.random.default_rng(seed)

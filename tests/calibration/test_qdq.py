@@ -296,5 +296,21 @@ def test_a_linear_layer_kept_in_float_has_no_coded_output(block: ModelProto, blo
         assert (add.output[0] in {node.input[0] for node in nodes(quantised, "QuantizeLinear")}) is expected
 
 
+def test_a_product_of_joined_tokens_stays_float_on_openvino_alone(tmp_path: Path) -> None:
+    net = prepare(nets.joined_tokens())
+    found, batch = collect(net, nets.batches(net, 4), "minmax"), nets.batches(net, 1)[0]
+    want = runtimes.ort_output(net, batch)
+    for profile, runs in (("x86", runtimes.ort_output), ("openvino", _openvino_output)):
+        assert 0 < relative_error(runs(quantize(net, found, profile), batch), want) < 0.1
+    assert runtimes.ort_kernels(quantize(net, found, "x86"), tmp_path)["QGemm"] == 1
+    layers = runtimes.openvino_layers(quantize(net, found, "openvino"))
+    assert layers["Convolution", "u8"] == 2
+    assert layers["FullyConnected", "f32"] == 1
+
+
+def _openvino_output(model: ModelProto, batch: dict[str, np.ndarray]) -> np.ndarray:
+    return np.asarray(next(iter(runtimes.openvino_model(model)(batch).values())))
+
+
 def _readers(model: ModelProto, node: onnx.NodeProto) -> list[str]:
     return [other.op_type for other in model.graph.node for name in other.input if name == node.output[0]]
