@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -195,14 +196,14 @@ def border_weights(instances: NDArray[np.int32], w0: float = W0, sigma: float = 
     Args:
         instances: (H, W) integers, 0 where there is no object; with fewer than two objects all weights are 0.
     """
-    from scipy.ndimage import distance_transform_edt
-
-    numbers = [number for number in np.unique(instances) if number]
-    if len(numbers) < 2:
-        return np.zeros(instances.shape, np.float32)
-    distances = np.stack([distance_transform_edt(instances != number) for number in numbers])
-    nearest = np.partition(distances, 1, axis=0)[:2].sum(0)
-    weights: NDArray[np.float32] = (w0 * np.exp(-(nearest**2) / (2 * sigma**2))).astype(np.float32)
+    nearest = np.full((2, *instances.shape), np.inf, np.float32)
+    for number in np.unique(instances):
+        if number:
+            elsewhere = (instances != number).astype(np.uint8)
+            distance = cv2.distanceTransform(elsewhere, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+            np.minimum(nearest[1], np.maximum(nearest[0], distance), out=nearest[1])
+            np.minimum(nearest[0], distance, out=nearest[0])
+    weights: NDArray[np.float32] = w0 * np.exp(-(nearest.sum(0) ** 2) / (2 * sigma**2))
     return weights
 
 

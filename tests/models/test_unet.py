@@ -150,7 +150,6 @@ def by_loops(instances: NDArray[np.int32], w0: float, sigma: float) -> NDArray[n
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5])
 def test_border_weights_are_equation_2(count: int) -> None:
-    pytest.importorskip("scipy", reason="needs the train extra")
     rng = np.random.default_rng(count)
     instances = np.zeros((17, 23), np.int32)
     for number in range(1, count + 1):
@@ -163,7 +162,6 @@ def test_border_weights_are_equation_2(count: int) -> None:
 
 
 def test_border_weights_at_known_distances() -> None:
-    pytest.importorskip("scipy", reason="needs the train extra")
     instances = np.zeros((1, 9), np.int32)
     instances[0, 0], instances[0, 8] = 1, 2
     # At every pixel between two cells d1 + d2 is their distance.
@@ -200,7 +198,6 @@ def test_later_masks_lie_over_earlier_ones() -> None:
 
 @pytest.mark.parametrize("options", [{"border_weight": True}, {"mirror": False}, {"mirror": False, "border_weight": True}])
 def test_its_own_loss_falls(options: dict[str, Any]) -> None:
-    pytest.importorskip("scipy", reason="needs the train extra")
     network = small(widths=[4, 8, 8], dropout=0.0, **options).train()
     assert models.has_own_loss(network)
     image = torch.zeros(1, 3, 60, 60)
@@ -221,7 +218,6 @@ def test_its_own_loss_falls(options: dict[str, Any]) -> None:
 
 
 def test_the_gap_between_two_cells_weighs_more() -> None:
-    pytest.importorskip("scipy", reason="needs the train extra")
     masks = torch.zeros(2, 40, 40, dtype=torch.uint8)
     masks[0, 10:30, 10:19] = 1
     masks[1, 10:30, 21:30] = 1
