@@ -23,6 +23,7 @@ from edgeseg.cli.opening import open_predictor
 EXAMPLES = """
 edgeseg eval streets
 edgeseg eval camvid --data camvid:/data/CamVid --split test --backend openvino --precision int8 --json
+edgeseg eval runs/pascal --data voc:PATH --split val --borders
 """
 
 
@@ -34,6 +35,9 @@ def command(
     precision: PrecisionOption = "auto",
     threads: ThreadsOption = None,
     frames: Annotated[int | None, typer.Option("--frames", min=1, help="At most so many frames, spread over the split.")] = None,
+    borders: Annotated[
+        bool, typer.Option("--borders", help="Measure how well borders lie too: boundary F1, and mIoU in bands around them.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure the accuracy of a built engine on labelled frames, exactly as it runs live.
@@ -54,7 +58,7 @@ def command(
             f"evaluating {predictor.session.backend} {predictor.session.precision}", min(frames or total, total), quiet=as_json
         ) as bar,
     ):
-        result = evaluate(folder, predictor, name, split, frames, bar)
+        result = evaluate(folder, predictor, name, split, frames, bar, borders)
     if as_json:
         print_json(result.to_json())
         return

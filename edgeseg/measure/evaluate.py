@@ -69,6 +69,7 @@ def evaluate(
     split: str = "test",
     frames: int | None = None,
     progress: Callable[[int], object] | None = None,
+    borders: bool = False,
 ) -> Evaluation:
     """Evaluate an opened engine on a split and keep the figures in the manifest when the whole split was used.
 
@@ -76,6 +77,7 @@ def evaluate(
         predictor: over an engine of this folder.
         data: such as "camvid:PATH"; by default the procedural scenes, for a model trained on them.
         frames: at most so many frames, spread evenly.
+        borders: measure how well borders lie too, see ``edgeseg.metrics.boundary``.
 
     Raises:
         DataError: no data, other classes, too many unreadable pictures, or pictures that int8 calibration saw.
@@ -88,7 +90,7 @@ def evaluate(
     if not indices:
         raise DataError(f"{name}: split {split!r} has no pictures", "labelled pictures", "choose another --split")
     started = time.monotonic()
-    score, skipped = _score(folder, predictor, dataset, indices, progress)
+    score, skipped = _score(folder, predictor, dataset, indices, progress, borders)
     result = Evaluation(
         headline=score.headline,
         figures=score.summary(),
@@ -113,9 +115,10 @@ def _score(
     dataset: Dataset,
     indices: list[int],
     progress: Callable[[int], object] | None,
+    borders: bool,
 ) -> tuple[Score, int]:
     seen = refuse_calibrated(folder, dataset, indices) if predictor.session.precision == "int8" else set()
-    score = Score(folder.manifest)
+    score = Score(folder.manifest, borders)
     pictures = Pictures(dataset, indices, progress)
     for sample in pictures:
         if seen and picture_digest(sample.image) in seen:

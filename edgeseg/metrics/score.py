@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from edgeseg.errors import DataError
 from edgeseg.manifest import Manifest
 from edgeseg.metrics import FIGURES, headline
+from edgeseg.metrics.boundary import BoundaryF1, Trimap
 from edgeseg.metrics.semantic import ConfusionMatrix
 from edgeseg.scene import Instances, Panoptic
 
@@ -41,13 +42,23 @@ class Score:
 
     Attributes:
         headline: the name of the figure that counts.
+
+    Args:
+        manifest: the model's.
+        borders: measure how well borders lie too (labels only): boundary F1, and mean IoU in bands around borders.
     """
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: Manifest, borders: bool = False) -> None:
         self.task, self.headline = manifest.task, headline(manifest)
         self._names = manifest.class_names
         self._spaces = {space.name: ConfusionMatrix(len(space.classes), manifest.ignore_label) for space in manifest.spaces}
         self._metric = _make(manifest)
+        self._borders: list[Any] = []
+        if borders:
+            if self.task != "semantic":
+                raise DataError(f"boundary F1 of a {self.task} model", "a model that gives labels", "leave it out")
+            count, ignore = len(manifest.classes), manifest.ignore_label
+            self._borders = [BoundaryF1(count, ignore), Trimap(count, ignore)]
 
     def update(self, predicted: Prediction, sample: Truth) -> None:
         """Add a frame.
@@ -60,11 +71,15 @@ class Score:
         elif isinstance(predicted, Panoptic):
             self._metric.update(predicted, self._require(sample.panoptic, sample, "segments"))
         elif isinstance(predicted, list):
-            self._metric.update(predicted[0], sample.labels)
+            self._update_labels(predicted[0], sample.labels)
             for matrix, labels, truth in zip(self._spaces.values(), predicted[1:], sample.spaces, strict=True):
                 matrix.update(labels, truth)
         else:
-            self._metric.update(predicted, sample.labels)
+            self._update_labels(predicted, sample.labels)
+
+    def _update_labels(self, predicted: NDArray[np.uint8], true: NDArray[np.uint8]) -> None:
+        for metric in (self._metric, *self._borders):
+            metric.update(predicted, true)
 
     def _require(self, truth: Any, sample: Truth, what: str) -> Any:
         if truth is None:
@@ -77,6 +92,8 @@ class Score:
         found = {name: float(values[name]) for name in FIGURES[self.task] if name in values}
         for space, matrix in self._spaces.items():
             found |= {f"{space}_{name}": float(value) for name, value in matrix.summary().items()}
+        for metric in self._borders:
+            found |= {name: float(value) for name, value in metric.summary().items()}
         return found
 
     def per_class(self) -> dict[str, float]:
