@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from edgeseg import models
 
 
-def count(arch: str, classes: int, options: dict[str, Any], size: tuple[int, int], channels: int = 3) -> tuple[int, float | None]:
+def count(arch: str, classes: int, options: dict[str, Any], size: tuple[int, int], channels: int = 3) -> tuple[int, float]:
     """Number of parameters, and GFLOPs (a multiply-add is two) of one picture of ``size`` (width, height).
 
     Convolutions and matrix products count, as in the papers. Networks whose graph depends on values that do not exist on the
@@ -27,8 +27,8 @@ def count(arch: str, classes: int, options: dict[str, Any], size: tuple[int, int
     return parameters, flops / 1e9
 
 
-@torch.no_grad()
 def _flops(network: torch.nn.Module, x: torch.Tensor) -> int:
+    network.requires_grad_(False)
     with FlopCounterMode(display=False) as counter:
         network(x)
     return int(counter.get_total_flops())
