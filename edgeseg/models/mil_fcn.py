@@ -26,6 +26,8 @@ class MilFCN(FCN):
         baseline: the paper's comparison: a classifier of the whole image (multi-label logistic loss of each class's mean
             score) that is applied to each pixel; class 0 scores 0 everywhere, so that others win where they are more likely
             than not.
+        classifier_batches: training batches that learn the baseline's classifier before MIL begins, which needs one to start
+            from: left to itself it is content with one pixel a class. Background's scores start at zero then.
         init_from_classifier: for each class the row of the last layer of the classifier whose weights are loaded, or None
             for a row of zeros, which background needs (section 3, "initialisation").
 
@@ -39,6 +41,7 @@ class MilFCN(FCN):
         num_classes: int,
         background: bool = True,
         baseline: bool = False,
+        classifier_batches: int = 0,
         init_from_classifier: Sequence[int | None] | None = None,
         stride: int = 32,
         backbone: str = "vgg16",
@@ -47,21 +50,32 @@ class MilFCN(FCN):
         dropout: float = 0.5,
     ) -> None:
         super().__init__(num_classes, stride, backbone, width, fc_channels, dropout)
-        self.background, self.baseline = background, baseline
+        self.background, self.baseline, self.classifier_batches = background, baseline, classifier_batches
+        # Named as batch normalisation's counter, which stays behind when a network is exported.
+        self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.int64))
         self.rows = list(init_from_classifier) if init_from_classifier is not None else None
 
     def forward(self, x: Tensor, targets: list[Target] | None = None) -> Tensor | dict[str, Tensor]:  # type: ignore[override]
         scores = self.coarse_scores(x)
-        if self.baseline:
+        classify = self.baseline or (targets is not None and self._starts())
+        if classify:
             scores = torch.cat([torch.zeros_like(scores[:, :1]), scores[:, 1:]], dim=1)
         if targets is None:
             height, width = x.shape[-2:]
             logits: Tensor = self.up(scores)[..., :height, :width]
             return logits
         present = torch.stack([self._present(target.labels, scores.shape[1]) for target in targets])
-        if self.baseline:
+        if classify:
             return {"classifier": classifier_loss(scores[:, 1:], present[:, 1:])}
         return {"mil": mil_loss(scores, present)}
+
+    def _starts(self) -> bool:
+        """Whether this batch is one of the first ``classifier_batches``; counts it."""
+        assert isinstance(self.num_batches_tracked, Tensor)
+        if not self.training or not self.classifier_batches:
+            return False
+        self.num_batches_tracked += 1
+        return int(self.num_batches_tracked) <= self.classifier_batches
 
     def _present(self, labels: Tensor, num_classes: int) -> Tensor:
         """(C) bool: which classes an image has."""
