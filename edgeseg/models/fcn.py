@@ -1,6 +1,6 @@
 """Fully convolutional networks (Long, Shelhamer, Darrell, CVPR 2015; PAMI 2017) on VGG16, AlexNet and GoogLeNet.
 
-FCN-32s, 16s and 8s (figure 3), the PAMI paper's predictions from a single pool (table 5) and its fixed-backbone variants.
+FCN-32s, 16s and 8s (figure 3), the PAMI paper's predictions from a single pool and its variants with fixed features.
 The fully connected layers are convolutions; scores are upsampled by transposed convolutions that start as bilinear
 interpolation. Instead of padding by 100 pixels and cropping, each layer keeps its grid and each upsampling knows where the
 cells lie: the same function inside the picture, and every size works.
@@ -39,9 +39,9 @@ class FCN(nn.Module):
         fc_channels: width of fc6 and fc7; 4096 times ``width`` by default. GoogLeNet has no such layers.
         dropout: after fc6 and fc7, and behind GoogLeNet.
         skip_scales: factors of the pools at strides 16 and 8 before they are scored; at-once training with plain SGD needs
-            0.01 and 0.0001 for downloaded VGG16 weights (PAMI, section 4.3), batch-normalised features none.
+            0.01 and 0.0001 for downloaded VGG16 weights (PAMI, "at once"), batch-normalised features none.
         single: score the pool at ``stride`` and nothing else: FCN-pool3, 4 and 5.
-        freeze_backbone: only the scores and the upsampling learn (PAMI, table 5, "fixed"): fc6 and fc7 are frozen too.
+        freeze_backbone: only the scores and the upsampling learn (PAMI, "fixed"): fc6 and fc7 are frozen too.
 
     Raises:
         EdgesegError: unknown stride or backbone, or a scale that is missing.
@@ -73,10 +73,10 @@ class FCN(nn.Module):
         else:
             self._make_fused(num_classes, fc_channels or round(_FC_CHANNELS * width))
         for layer in (self.score, *self.skips):
-            # CVPR, section 4.1: the class scoring layers start at zero.
+            # CVPR, section 4.3: the class scoring layers start at zero.
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
-        # CVPR, section 3.3: the last upsampling stays bilinear, those between learn.
+        # CVPR, section 4.3: the last upsampling stays bilinear, those between learn.
         self.up.requires_grad_(False)
         if freeze_backbone:
             for part in self._fixed_parts():

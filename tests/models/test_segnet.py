@@ -42,7 +42,7 @@ def drawn(name: str, options: dict[str, Any]) -> nn.Module:
 
 
 def test_parameters_are_published() -> None:
-    """PAMI 2017: SegNet has 29.45 M (table 6); SegNet-Basic 1.425 M (table 1), of which its text explains 1.416 M."""
+    """PAMI 2017: SegNet has 29.45 M; SegNet-Basic 1.425 M, of which its text explains 1.416 M."""
     with torch.device("meta"):
         segnet, basic = models.create("segnet", 11), models.create("segnet_basic", 11)
     assert round(count(segnet) / 1e6, 2) == 29.45
