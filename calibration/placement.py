@@ -139,10 +139,10 @@ class _Planner:
     def _add_output(self, node: NodeProto) -> None:
         name = node.output[0]
         if node.op_type == "MatMul":
-            bias = self._bias(node)
-            if bias is None:
-                return
-            name = bias.output[0]
+            # Not behind a ReLU: the Gemm has a Reshape behind it, which would stand between.
+            if (bias := self._bias(node)) is not None and self._is_float(bias.output[0]):
+                self.chosen.add(bias.output[0])
+            return
         reader = self.known.only_user(name)
         if reader is not None and reader.op_type in _CLAMPS and reader.name not in self.skip:
             name = reader.output[0]

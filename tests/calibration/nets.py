@@ -93,7 +93,7 @@ def unet(width: int = 16, size: tuple[int, int] = (64, 64), classes: int = 5, se
 
 
 def transformer(dim: int = 32, size: int = 32, seed: int = 0) -> ModelProto:
-    """One block of a vision transformer on 8x8 patches: layer norms, one head of attention, GELU; four biased linear layers."""
+    """One block of a vision transformer on 8x8 patches: layer norms, one head of attention, GELU, ReLU; six biased linear layers."""
     b = Builder(seed)
     patches = b.op("Conv", ["input", b.weight(dim, 3, 8, 8), b.vector(dim)], kernel_shape=[8, 8], strides=[8, 8])
     tokens = b.op("Reshape", [patches, b.constant(np.array([0, dim, -1]))])
@@ -115,6 +115,7 @@ def transformer(dim: int = 32, size: int = 32, seed: int = 0) -> ModelProto:
     inner = b.op("Add", [b.op("Erf", [b.op("Mul", [hidden, b.constant(np.float32(0.5**0.5))])]), b.constant(np.float32(1))])
     hidden = b.op("Mul", [b.op("Mul", [hidden, inner]), b.constant(np.float32(0.5))])
     x = b.op("Add", [x, linear(hidden, 4 * dim, dim)])
+    x = b.op("Add", [x, linear(b.op("Relu", [linear(norm(x), dim, dim)]), dim, dim)])
     return b.model({"input": [1, 3, size, size]}, {norm(x): 3}, opset=18)
 
 
