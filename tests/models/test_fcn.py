@@ -16,6 +16,8 @@ from torch import nn
 
 from edgeseg import models
 from edgeseg.errors import EdgesegError
+from edgeseg.folder import ModelFolder
+from edgeseg.manifest import Architecture, ClassInfo, InputSpec, Manifest
 from edgeseg.models.backbones.alexnet import AlexNet
 from edgeseg.models.backbones.googlenet import GoogLeNet
 from edgeseg.models.backbones.vgg import VGG16
@@ -184,6 +186,19 @@ def test_a_finer_network_goes_on_where_the_coarser_one_stopped(tmp_path: Path, n
         first, second = donor(x)[..., 48:-48, 48:-48], network(x)[..., 48:-48, 48:-48]
     # Bilinear twice is bilinear once but for where the slope changes.
     assert (first - second).abs().mean() < 0.1 * first.abs().mean()
+
+
+def test_a_coarser_networks_model_folder_is_a_start(tmp_path: Path) -> None:
+    donor = small("alexnet", 32)
+    classes = [ClassInfo(name=f"class {index}", colour=(index, 0, 0)) for index in range(3)]
+    spec = InputSpec(width=64, height=64, mean=(0.5,) * 3, std=(0.2,) * 3)
+    Manifest(name="coarse", classes=classes, input=spec, architecture=Architecture(name="fcn32s")).save(tmp_path / "model.json")
+    save_file(donor.state_dict(), tmp_path / "model.safetensors")
+    ModelFolder(tmp_path).register("model.safetensors")
+    network = FCN(3, 8, "alexnet", SMALL["alexnet"])
+    load_weights(network, tmp_path)
+    assert torch.equal(network.fc6.weight, donor.fc6.weight)
+    assert torch.equal(network.score.weight, donor.score.weight)
 
 
 def test_a_finer_network_does_not_become_coarser(tmp_path: Path) -> None:
