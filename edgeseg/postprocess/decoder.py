@@ -13,6 +13,7 @@ from edgeseg.errors import BackendError
 from edgeseg.manifest import Manifest
 from edgeseg.postprocess.decode import LabelDecoder
 from edgeseg.postprocess.label_map import label_map
+from edgeseg.postprocess.placing import visible
 from edgeseg.scene import Instances, Panoptic, Placement
 
 Labels = NDArray[np.uint8]
@@ -67,7 +68,6 @@ class ScoreDecoder:
 
     def __init__(self, manifest: Manifest, threads: int = 1) -> None:
         self._name, self._threads = manifest.output.name, threads
-        self._letterbox = manifest.input.resize == "letterbox"
         self._plain = LabelDecoder(manifest.output, len(manifest.classes), threads)
         self._spaces = [len(manifest.classes), *(len(space.classes) for space in manifest.spaces)]
         self._crf: Any = None
@@ -84,7 +84,7 @@ class ScoreDecoder:
         Raises:
             BackendError: the array does not fit the manifest, or a dense CRF was given no frame.
         """
-        array = self._visible(outputs[self._name], placement)
+        array = np.ascontiguousarray(visible(outputs[self._name], placement))
         if len(self._spaces) > 1:
             return [self._argmax(part, placement.frame) for part in self._split(array)]
         if self._crf is not None:
@@ -93,15 +93,6 @@ class ScoreDecoder:
             labels: Labels = self._crf(np.ascontiguousarray(frame[..., :3]), array[0].astype(np.float32, copy=False))
             return labels
         return self._plain(array, placement.frame)
-
-    def _visible(self, array: NDArray[Any], placement: Placement) -> NDArray[Any]:
-        """The part of the map that the frame covers; a stretched frame covers all of it."""
-        if not self._letterbox:
-            return array
-        height, width = array.shape[-2:]
-        kept_h = round(height * placement.frame[0] * placement.scale_y / placement.input[0])
-        kept_w = round(width * placement.frame[1] * placement.scale_x / placement.input[1])
-        return np.ascontiguousarray(array[..., : max(1, kept_h), : max(1, kept_w)])
 
     def _split(self, array: NDArray[Any]) -> list[NDArray[Any]]:
         if array.ndim != 4 or array.shape[1] != sum(self._spaces):
