@@ -93,7 +93,7 @@ def unet(width: int = 16, size: tuple[int, int] = (64, 64), classes: int = 5, se
 
 
 def transformer(dim: int = 32, size: int = 32, seed: int = 0) -> ModelProto:
-    """One block of a vision transformer on 8x8 patches: layer norms, one head of attention, GELU, ReLU; six biased linear layers."""
+    """A vision transformer's block on 8x8 patches: layer norms, a head of attention, GELU, ReLU; six biased linear layers."""
     b = Builder(seed)
     patches = b.op("Conv", ["input", b.weight(dim, 3, 8, 8), b.vector(dim)], kernel_shape=[8, 8], strides=[8, 8])
     tokens = b.op("Reshape", [patches, b.constant(np.array([0, dim, -1]))])
