@@ -134,6 +134,17 @@ class FCN(nn.Module):
         out: Tensor = self.dropout(x)
         return out
 
+    def check_size(self, height: int, width: int) -> None:
+        """Refuse an input size that the network cannot take: only GoogLeNet's second pool needs something to see.
+
+        Raises:
+            EdgesegError: names the nearest size it can.
+        """
+        least = 5 if isinstance(self.backbone, GoogLeNet) else 1
+        if min(height, width) < least:
+            fix = f"use {max(width, least)}x{max(height, least)} or more"
+            raise EdgesegError(f"input {width}x{height}", f"{least} px or more on GoogLeNet", fix)
+
     def train(self, mode: bool = True) -> FCN:
         """Training or evaluation mode; a frozen backbone keeps its batch statistics."""
         super().train(mode)

@@ -131,6 +131,16 @@ def test_every_pixel_sees_a_cell(name: str, stride: int, single: bool) -> None:
             assert (logits > 0).all()
 
 
+def test_the_smallest_sizes() -> None:
+    network = FCN(2, 8, "googlenet", SMALL["googlenet"]).eval()
+    models.check_size(network, 5, 5)
+    with torch.inference_mode():
+        assert network(torch.zeros(1, 3, 5, 5)).shape == (1, 2, 5, 5)
+        assert small("alexnet")(torch.zeros(1, 3, 1, 1)).shape == (1, 3, 1, 1)
+    with pytest.raises(EdgesegError, match="use 64x5"):
+        models.check_size(network, 4, 64)
+
+
 # --- weights -----------------------------------------------------------------------------------------------------
 
 
