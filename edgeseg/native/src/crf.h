@@ -33,9 +33,10 @@ struct CrfArgs {
 
   const int32_t* vertex;  // (h, w, kCorners), null without an appearance kernel
   const float* weight;    // barycentric, times the square root of the normalisation
-  const int32_t* first;   // (vertices + 1): shares of each vertex
+  const int32_t* first;   // (vertices + 1): shares of each vertex, null for one thread
   const CrfShare* shares;
   float* values;  // (vertices, stride)
+  float* after;   // (vertices, stride): what the next marginals give to the vertices, or null; one thread
   float w1;
 
   const float *taps_x, *taps_y;  // (w, kSpareTaps + 2 * radius_x + 1 + kSpareTaps), (h, ...), null without a smoothness kernel

@@ -15,6 +15,7 @@ namespace EDGESEG_ISA {
 
 constexpr int kEight = 8;
 constexpr int kPanel = 4;     // vectors that are summed in registers together
+constexpr int kLine = 16;     // floats of a cache line: rows far apart push each other out, so each line is used up at once
 constexpr int kTogether = 4;  // rows or pixels that are smoothed together
 static_assert(kTogether - 1 <= kSpareTaps);
 constexpr float kNever = -1e30f;
@@ -162,11 +163,15 @@ static bool crf_unary(const CrfArgs& a, int begin, int end) {
   for (int y = begin; y < end; ++y) {
     const int top = a.rows.lo[y], bottom = a.rows.hi[y];
     const float* upper = scores.get(a, top, bottom);
-    mix(upper, scores.get(a, bottom, top), a.rows.frac[y], mixed, (int)wide);
+    const float* line_y = upper;
+    if (a.rows.frac[y] != 0) {
+      mix(upper, scores.get(a, bottom, top), a.rows.frac[y], mixed, (int)wide);
+      line_y = mixed;
+    }
     for (int x = 0; x < a.w; ++x) {
       const size_t at = ((size_t)y * a.w + x) * a.stride;
       float *row = a.unary + at, *out = a.next + at;
-      mix(mixed + (size_t)a.columns.lo[x] * a.stride, mixed + (size_t)a.columns.hi[x] * a.stride, a.columns.frac[x], row, a.stride);
+      mix(line_y + (size_t)a.columns.lo[x] * a.stride, line_y + (size_t)a.columns.hi[x] * a.stride, a.columns.frac[x], row, a.stride);
       if (a.probabilities)
         from_probabilities(a, row, out);
       else
@@ -269,6 +274,19 @@ static void splat_panel(const CrfArgs& a, int offset, int begin, int end) {
   }
 }
 
+// The same sums for one thread, which may add pixel by pixel: each vertex still hears its pixels in their order. `values` starts at 0.
+template <int K>
+static void scatter_panel(const CrfArgs& a, int offset, const float* q, size_t begin, size_t end, float* values) {
+  for (size_t p = begin; p < end; ++p, q += a.stride) {
+    float8 own[K];
+    for (int k = 0; k < K; ++k) own[k] = load8(q + offset + k * kEight);
+    for (size_t i = p * kCorners; i < (p + 1) * kCorners; ++i) {
+      float* out = values + (size_t)a.vertex[i] * a.stride + offset;
+      for (int k = 0; k < K; ++k) store8(out + k * kEight, load8(out + k * kEight) + own[k] * a.weight[i]);
+    }
+  }
+}
+
 // Chains of neighbouring vertices along one direction, each entry after its predecessor; the first of a chain is stored as ~vertex.
 // Works on the chains that start in [begin, end). order[count] is negative.
 template <int K>
@@ -315,7 +333,13 @@ static void smooth_columns(const CrfArgs& a, int y, float* out) {
   const int row_taps = 2 * reach + 1 + 2 * kSpareTaps;
   const float* weight = a.taps_y + (size_t)y * row_taps + kSpareTaps + reach;
   const ptrdiff_t pitch = (ptrdiff_t)a.w * a.stride;
-  for (ptrdiff_t i = 0; i < pitch; i += kEight) {
+  ptrdiff_t i = 0;
+  for (; i + kLine <= pitch; i += kLine) {
+    float8 sum[N][2];
+    sum_taps<N, 2>(a.q + y * pitch + i, pitch, weight, row_taps, low, high, sum);
+    for (int o = 0; o < N; ++o) store8(out + o * pitch + i, sum[o][0]), store8(out + o * pitch + i + kEight, sum[o][1]);
+  }
+  if (i < pitch) {
     float8 sum[N][1];
     sum_taps<N, 1>(a.q + y * pitch + i, pitch, weight, row_taps, low, high, sum);
     for (int o = 0; o < N; ++o) store8(out + o * pitch + i, sum[o][0]);
@@ -372,6 +396,8 @@ static void appearance_panel(const CrfArgs& a, int offset, int y, const float* b
 
 static void crf_splat(const CrfArgs& a, int begin, int end) { EDGESEG_PANELS(splat_panel, a, begin, end) }
 
+static void crf_scatter(const CrfArgs& a) { EDGESEG_PANELS(scatter_panel, a, a.q, (size_t)0, (size_t)a.h * a.w, a.values) }
+
 static void crf_blur(const CrfArgs& a, const int32_t* order, int begin, int end) {
   EDGESEG_PANELS(blur_panel, a, order, begin, end)
 }
@@ -389,6 +415,10 @@ static void update_row(const CrfArgs& a, int y, const float* columns) {
     base = out;
   }
   for (int x = 0; x < a.w; ++x) softmax_row(base + (size_t)x * a.stride, out + (size_t)x * a.stride, a.stride);
+  if (a.after) {
+    const size_t pixel = (size_t)y * a.w;
+    EDGESEG_PANELS(scatter_panel, a, out, pixel, pixel + a.w, a.after)
+  }
 }
 
 // Rows [begin, end) of one mean-field step, after splat and blur.

@@ -43,20 +43,44 @@ class Taps {
   std::vector<float> taps_;
 };
 
-void step(const CrfArgs& a, const Permutohedral* lattice, int threads) {
-  const Kernels& k = kernels();
-  if (lattice) {
-    split_rows(lattice->vertices(), threads, [&](int begin, int end) {
-      k.crf_splat(a, begin, end);
+void splat(const CrfArgs& a, const Permutohedral& lattice, int threads) {
+  if (!a.first) {
+    std::fill(a.values, a.values + static_cast<size_t>(lattice.vertices()) * a.stride, 0.0f);
+    kernels().crf_scatter(a);
+    return;
+  }
+  split_rows(lattice.vertices(), threads, [&](int begin, int end) {
+    kernels().crf_splat(a, begin, end);
+    return true;
+  });
+}
+
+void blur(const CrfArgs& a, const Permutohedral& lattice, int threads) {
+  for (int d = 0; d < kCorners; ++d)
+    split_rows(lattice.count(d), threads, [&](int begin, int end) {
+      kernels().crf_blur(a, lattice.chains(d), begin, end);
       return true;
     });
-    for (int d = 0; d < kCorners; ++d)
-      split_rows(lattice->count(d), threads, [&](int begin, int end) {
-        k.crf_blur(a, lattice->chains(d), begin, end);
-        return true;
-      });
+}
+
+constexpr size_t kAtHand = size_t(1) << 20;  // floats of a lattice that stays in the second-level cache beside a picture's rows
+
+// One thread gives a row's marginals to the vertices of a small lattice while both are at hand; several threads must keep the order
+// of each vertex' sum.
+void infer(CrfArgs& a, const Permutohedral* lattice, CrfMemory& memory, int iterations, int threads) {
+  const size_t floats = lattice ? static_cast<size_t>(lattice->vertices()) * a.stride : 0;
+  const bool fused = lattice && !a.first && floats <= kAtHand;
+  float* spare = fused ? memory.spare.reserve(floats) : nullptr;
+  for (int i = 0; i < iterations; ++i) {
+    if (lattice && !(fused && i > 0)) splat(a, *lattice, threads);
+    if (lattice) blur(a, *lattice, threads);
+    a.after = fused && i + 1 < iterations ? spare : nullptr;
+    if (a.after) std::fill(spare, spare + floats, 0.0f);
+    split_rows(a.h, threads, [&](int begin, int end) { return kernels().crf_update(a, begin, end); });
+    if (a.after) std::swap(a.values, spare);
+    float* filled = a.next;
+    a.next = const_cast<float*>(a.q), a.q = filled;
   }
-  split_rows(a.h, threads, [&](int begin, int end) { return k.crf_update(a, begin, end); });
 }
 
 void give(const CrfArgs& a, const float* q, uint8_t* labels, float* marginals, int begin, int end) {
@@ -106,14 +130,10 @@ void dense_crf(const DenseCrf& crf, CrfMemory& memory, uint8_t* labels, float* m
     across.multiply(crf.w2);
     a.taps_x = across.data(), a.taps_y = down.data(), a.radius_x = across.radius(), a.radius_y = down.radius();
   }
-  float *q = a.next, *next = moves ? memory.second.reserve(floats) : nullptr;
-  for (int i = 0; i < crf.iterations; ++i) {
-    a.q = q, a.next = next;
-    step(a, lattice, threads);
-    std::swap(q, next);
-  }
+  a.q = a.next, a.next = moves ? memory.second.reserve(floats) : nullptr;
+  infer(a, lattice, memory, crf.iterations, threads);
   split_rows(a.h, threads, [&](int begin, int end) {
-    give(a, q, labels, marginals, begin, end);
+    give(a, a.q, labels, marginals, begin, end);
     return true;
   });
 }

@@ -33,7 +33,7 @@ class Rows {
 // What one call leaves for the next: fresh pages cost as much as a mean-field step. One call at a time uses it.
 struct CrfMemory {
   std::mutex mutex;
-  Rows unary, first, second, values;
+  Rows unary, first, second, values, spare;
   Permutohedral lattice;
 };
 

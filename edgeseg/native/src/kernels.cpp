@@ -15,7 +15,7 @@ namespace EDGESEG_ISA {
 
 extern const Kernels table;
 const Kernels table = {EDGESEG_STRING(EDGESEG_ISA), preprocess, upsample_argmax, upsample_threshold, overlay,
-                       crf_locate, crf_unary, crf_splat, crf_blur, crf_update,
+                       crf_locate, crf_unary, crf_splat, crf_scatter, crf_blur, crf_update,
                        hha_normals, hha_planes};
 
 }  // namespace EDGESEG_ISA

@@ -62,6 +62,7 @@ struct Kernels {
   bool (*crf_locate)(const CrfPoints&, int begin, int end);  // pixels
   bool (*crf_unary)(const CrfArgs&, int begin, int end);
   void (*crf_splat)(const CrfArgs&, int begin, int end);  // vertices
+  void (*crf_scatter)(const CrfArgs&);                    // the same as crf_splat of all vertices
   void (*crf_blur)(const CrfArgs&, const int32_t* chains, int begin, int end);  // entries of the chains
   bool (*crf_update)(const CrfArgs&, int begin, int end);
   bool (*hha_normals)(const HhaArgs&, int begin, int end);

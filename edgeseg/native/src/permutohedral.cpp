@@ -79,8 +79,9 @@ Permutohedral::Key Permutohedral::step(int d) {
 
 void Permutohedral::build(const uint8_t* frame, int h, int w, double position, double colour, int threads) {
   locate(frame, h, w, position, colour, threads);
-  share();
   normalise();
+  shared_ = threads > 1;
+  if (shared_) share();
 }
 
 void Permutohedral::locate(const uint8_t* frame, int h, int w, double position, double colour, int threads) {
@@ -151,8 +152,7 @@ void Permutohedral::share() {
 void Permutohedral::normalise() {
   std::vector<float>& values = sums_;
   values.assign(vertices_, 0.0f);
-  for (int v = 0; v < vertices_; ++v)
-    for (int i = first_[v]; i < first_[v + 1]; ++i) values[v] += shares_[i].weight;
+  for (size_t i = 0; i < vertex_.size(); ++i) values[vertex_[i]] += weight_[i];
   for (int d = 0; d < kCorners; ++d) {
     float before = 0;
     for (int i = 0; i < count(d); ++i) {
@@ -165,14 +165,12 @@ void Permutohedral::normalise() {
     }
   }
   const size_t pixels = vertex_.size() / kCorners;
-  std::vector<float> scale(pixels);
   for (size_t p = 0; p < pixels; ++p) {
     float sum = 0;
     for (size_t i = p * kCorners; i < (p + 1) * kCorners; ++i) sum += weight_[i] * values[vertex_[i]];
-    scale[p] = 1 / std::sqrt(sum + 1e-20f);
-    for (size_t i = p * kCorners; i < (p + 1) * kCorners; ++i) weight_[i] *= scale[p];
+    const float scale = 1 / std::sqrt(sum + 1e-20f);
+    for (size_t i = p * kCorners; i < (p + 1) * kCorners; ++i) weight_[i] *= scale;
   }
-  for (size_t i = 0; i < vertex_.size(); ++i) shares_[i].weight *= scale[shares_[i].pixel];
 }
 
 }  // namespace edgeseg

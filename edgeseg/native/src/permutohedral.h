@@ -19,7 +19,8 @@ class Permutohedral {
   int vertices() const { return vertices_; }
   const int32_t* vertex() const { return vertex_.data(); }
   const float* weight() const { return weight_.data(); }
-  const int32_t* first() const { return first_.data(); }
+  // By vertex for several threads, null for one.
+  const int32_t* first() const { return shared_ ? first_.data() : nullptr; }
   const CrfShare* shares() const { return shares_.data(); }
   // Direction d's chains: vertices with a neighbour, in order, the first of each chain as ~vertex. `count` entries, then padding.
   const int32_t* chains(int d) const { return chains_[d].data(); }
@@ -43,6 +44,7 @@ class Permutohedral {
   void normalise();
 
   int vertices_ = 0;
+  bool shared_ = false;
   std::vector<Key> keys_;
   std::vector<int32_t> slots_, origin_, next_;
   std::vector<uint8_t> rank_, follows_;
