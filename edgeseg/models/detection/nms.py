@@ -31,12 +31,12 @@ def suppress(boxes: Tensor, valid: Tensor, threshold: float, labels: Tensor | No
     overlap = shared > threshold * (areas[:, None] + areas[None] - shared)
     if labels is not None:
         overlap = overlap & (labels[:, None] == labels[None])
-    # A product of ones and zeros counts the better boxes in the way. Compared with 0, it survives any 8-bit scale.
     better = torch.triu(overlap.to(boxes.dtype), diagonal=1)
     free = valid.to(boxes.dtype)[None]
     keep = free
     for _ in range(len(boxes) if rounds is None else rounds):
-        last, keep = keep, torch.where(keep @ better > 0, torch.zeros_like(free), free)
+        # 1 minus the better boxes in the way. A Gemm with this factor is no layer that calibration would make INT8.
+        last, keep = keep, (torch.addmm(free, keep, better, alpha=-1) > 0).to(boxes.dtype)
         if rounds is None and torch.equal(last, keep):
             break
     return keep[0] > 0
