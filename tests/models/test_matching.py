@@ -245,7 +245,7 @@ def test_a_batch_without_segments_teaches_no_object_alone() -> None:
     empty = SegmentTruth(torch.zeros(0, dtype=torch.int64), torch.zeros(0, 8, 8), torch.ones(8, 8))
     for comparison in (DenseComparison(), PointComparison(10)):
         found = QueryLoss(comparison, 1.0, 1.0, 1.0, 1.0)([(classes, masks)], [empty, empty])
-        assert float(found["mask"]) == float(found["dice"]) == 0
+        assert float(found["mask"].detach()) == float(found["dice"].detach()) == 0
         expected = -classes.detach().log_softmax(-1)[..., 3].mean()
         assert float(found["class"].detach()) == pytest.approx(float(expected), rel=1e-5)
         sum(found.values()).backward()
