@@ -74,7 +74,7 @@ class ScoreDecoder:
         if manifest.crf is not None:
             from edgeseg.postprocess.dense_crf import DenseCrf
 
-            self._crf = DenseCrf(manifest.crf, threads)
+            self._crf = DenseCrf(manifest.crf, threads, manifest.output)
 
     def __call__(
         self, outputs: Mapping[str, NDArray[Any]], placement: Placement, frame: NDArray[np.uint8] | None = None
