@@ -19,7 +19,7 @@ SMALL: dict[str, Any] = {
     "backbone": "resnet18", "backbone_width": 16, "fpn_channels": 32, "box_channels": 64, "mask_channels": 32,
     "keypoint_channels": 16, "anchor_sizes": [8, 16, 32, 64, 128], "canonical_size": 56, "pooling_aligned": True,
     "pre_nms": 64, "post_nms": 48, "train_pre_nms": 64, "train_post_nms": 48, "rpn_samples": 64, "roi_samples": 32,
-    "candidates": 64, "detections": 8,
+    "candidates": 64, "detections": 8, "nms_rounds": 8,
 }  # fmt: skip
 
 

@@ -191,11 +191,15 @@ def test_crowd_regions_are_no_background_and_no_object() -> None:
     assert not any(losses[name].detach() for name in ("classes", "boxes", "masks", "rpn_boxes"))
 
 
-def test_it_learns_two_pictures_and_onnx_runtime_and_openvino_find_the_same_points() -> None:
+def test_it_learns_two_pictures_and_runtimes_find_the_same_points_by_standard_operators() -> None:
     network = small("keypoint_rcnn", num_keypoints=2)
     pairs = [picture(0), picture(1)]
     overfit(network, pairs, steps=80)
-    model = to_onnx(network, (1, 3, *SIZE), "image", ("boxes", "scores", "classes", "keypoints"), dynamic=False)
+    names = ("boxes", "scores", "classes", "keypoints")
+    model = to_onnx(network, (1, 3, *SIZE), "image", names, dynamic=False, operators="standard")
+    assert not model.functions
+    assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
+    assert sum(node.op_type == "RoiAlign" for node in model.graph.node) == 8  # one a level, boxes and keypoints
     for image, target in pairs:
         with torch.inference_mode():
             boxes, scores, classes, points = (item[0] for item in network(image[None]))
@@ -260,12 +264,12 @@ def test_every_stage_agrees_with_torchvision(name: str) -> None:
     assert found.shape == wanted[0].shape
     # Proposals of equal score may come in another order.
     apart = (found[:, None] - wanted[0]).abs().amax(2)
-    assert apart.amin(0).max() < 1e-2
-    assert apart.amin(1).max() < 1e-2
+    for axis in (0, 1):
+        assert apart.amin(axis).max() < 1e-2
     rows, _ = theirs.roi_heads(features, wanted, images.image_sizes)
     result = ours.roi_heads.detect(levels, wanted[0], torch.ones(len(wanted[0])), 128, 192)
     count = int(result.valid.sum())
-    assert count == len(rows[0]["boxes"]) > 5
+    assert count == len(rows[0]["boxes"]) > 2
     assert (result.boxes[:count] - rows[0]["boxes"]).abs().max() < 1e-2
     assert (result.scores[:count] - rows[0]["scores"]).abs().max() < 1e-4
     assert torch.equal(result.classes[:count] + 1, rows[0]["labels"])

@@ -20,9 +20,9 @@ def area(boxes: Tensor) -> Tensor:
 
 def shared_area(first: Tensor, second: Tensor) -> Tensor:
     """(A, B) square pixels that boxes (A, 4) and (B, 4) have in common."""
-    width = torch.minimum(first[:, None, 2], second[None, :, 2]) - torch.maximum(first[:, None, 0], second[None, :, 0])
-    height = torch.minimum(first[:, None, 3], second[None, :, 3]) - torch.maximum(first[:, None, 1], second[None, :, 1])
-    return width.clamp(min=0) * height.clamp(min=0)
+    high = torch.minimum(first[:, None, 2:], second[None, :, 2:])
+    sides = (high - torch.maximum(first[:, None, :2], second[None, :, :2])).clamp(min=0)
+    return sides[..., 0] * sides[..., 1]
 
 
 def iou(first: Tensor, second: Tensor) -> Tensor:

@@ -100,17 +100,19 @@ class RegionProposalNetwork(nn.Module):
         return boxes, scores, flat
 
     def _propose(self, levels: list[_Level], image: int, height: int, width: int) -> tuple[Tensor, Tensor]:
-        rules, boxes, scores = self.rules[self.training], [], []
-        for level in levels:
-            best, chosen = level.logits[image].topk(min(rules.pre_nms, len(level.anchors)))
-            deltas, anchors = (item.index_select(0, chosen) for item in (level.deltas[image], level.anchors))
-            moved = decode(deltas, anchors, _WEIGHTS, height, width)
-            keep = suppress(moved, at_least(moved, _LEAST_SIDE), rules.nms_threshold, rounds=rules.rounds)
-            boxes.append(moved)
-            scores.append(torch.where(keep, best.sigmoid(), torch.full_like(best, -1.0)))
-        all_boxes, all_scores = torch.cat(boxes), torch.cat(scores)
-        best, chosen = all_scores.topk(min(rules.post_nms, len(all_scores)))
-        return all_boxes.index_select(0, chosen), best
+        rules = self.rules[self.training]
+        picked = [item.logits[image].topk(min(rules.pre_nms, len(item.anchors))) for item in levels]
+        deltas = torch.cat([item.deltas[image].index_select(0, chosen) for item, (_, chosen) in zip(levels, picked, strict=True)])
+        anchors = torch.cat([item.anchors.index_select(0, chosen) for item, (_, chosen) in zip(levels, picked, strict=True)])
+        boxes = decode(deltas, anchors, _WEIGHTS, height, width)
+        valid = at_least(boxes, _LEAST_SIDE)
+        # Level by level: levels do not suppress each other, and five small squares are less than one large.
+        counts = [len(chosen) for _, chosen in picked]
+        parts = zip(boxes.split(counts), valid.split(counts), strict=True)
+        keep = torch.cat([suppress(part, usable, rules.nms_threshold, rounds=rules.rounds) for part, usable in parts])
+        scores = torch.cat([best for best, _ in picked]).sigmoid()
+        best, chosen = torch.where(keep, scores, torch.full_like(scores, -1.0)).topk(min(rules.post_nms, len(scores)))
+        return boxes.index_select(0, chosen), best
 
     def losses(self, levels: list[_Level], targets: list[Target], anchors: int, share: float) -> dict[str, Tensor]:
         """Objectness and box loss over ``anchors`` sampled anchors a picture, at most ``share`` of them of objects."""
