@@ -18,6 +18,7 @@ from tests.manifests import document
 
 Place = tuple[Any, ...]
 FREE = {("architecture", "options")}  # keyword arguments of any kind
+OPTIONAL = {("architecture",), ("parity",), ("provenance", "seed"), ("crf",), ("tile",), ("keypoints",)}  # may be null
 MEASURED = ("measurements", 0, "values")  # numbers under any name
 
 
@@ -93,7 +94,7 @@ def test_an_unknown_key_is_refused_with_its_path(place: Place, key: str) -> None
 def test_a_value_of_another_type_is_refused_with_its_path(place: Place, wrong: Any) -> None:
     original, changed = whole(), whole()
     old = at(original, place)
-    optional = place in {("architecture",), ("parity",), ("provenance", "seed"), ("crf",), ("tile",), ("keypoints",)} and wrong is None
+    optional = place in OPTIONAL and wrong is None
     number = isinstance(old, float) and isinstance(wrong, int | float) and not isinstance(wrong, bool)
     integer = isinstance(old, int) and not isinstance(old, bool) and isinstance(wrong, int) and not isinstance(wrong, bool)
     text = isinstance(old, str) and isinstance(wrong, str)

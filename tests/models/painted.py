@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from edgeseg.models.targets import Target
 
-
 SIZE = (48, 72)
 
 
