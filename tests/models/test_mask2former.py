@@ -234,10 +234,10 @@ def test_export_at_one_size() -> None:
     check_export(make(), OUTPUTS, (1, 3, 64, 64), [(1, 3, 64, 64)])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("options", [SMALL, FPN])
-def test_export_at_any_size(options: dict[str, Any]) -> None:
-    check_export(make(**options), OUTPUTS, (1, 3, 64, 64), [(1, 3, 64, 64), (2, 3, 75, 51)])
+@pytest.mark.slow  # torch's symbolic shapes take most of a minute for each layer: here one of every kind
+def test_export_at_any_size() -> None:
+    network = make(layers=1, encoder_layers=1)
+    check_export(network, OUTPUTS, (1, 3, 64, 64), [(1, 3, 64, 64), (2, 3, 75, 51)])
 
 
 # --- options -----------------------------------------------------------------------------------------------------
