@@ -106,10 +106,7 @@ class RegionProposalNetwork(nn.Module):
         anchors = torch.cat([item.anchors.index_select(0, chosen) for item, (_, chosen) in zip(levels, picked, strict=True)])
         boxes = decode(deltas, anchors, _WEIGHTS, height, width)
         valid = at_least(boxes, _LEAST_SIDE)
-        # Level by level: levels do not suppress each other, and five small squares are less than one large.
-        counts = [len(chosen) for _, chosen in picked]
-        parts = zip(boxes.split(counts), valid.split(counts), strict=True)
-        keep = torch.cat([suppress(part, usable, rules.nms_threshold, rounds=rules.rounds) for part, usable in parts])
+        keep = _suppress(boxes, valid, [len(chosen) for _, chosen in picked], rules)
         scores = torch.cat([best for best, _ in picked]).sigmoid()
         best, chosen = torch.where(keep, scores, torch.full_like(scores, -1.0)).topk(min(rules.post_nms, len(scores)))
         return boxes.index_select(0, chosen), best
@@ -127,6 +124,16 @@ class RegionProposalNetwork(nn.Module):
             objectness.append(objectness_loss(logits[image], positives, negatives))
             boxes.append(delta_loss(deltas[image][positives], truth, len(positives) + len(negatives)))
         return {"objectness": torch.stack(objectness).mean(), "rpn_boxes": torch.stack(boxes).mean()}
+
+
+def _suppress(boxes: Tensor, valid: Tensor, counts: list[int], rules: Proposing) -> Tensor:
+    """(N) bool: what stays of the boxes of all levels, ``counts`` of each, best first; levels do not suppress each other."""
+    if rules.rounds is None:
+        parts = zip(boxes.split(counts), valid.split(counts), strict=True)
+        return torch.cat([suppress(part, usable, rules.nms_threshold, rounds=None) for part, usable in parts])
+    # In one go: TensorRT-RTX takes minutes over five chains of rounds beside each other, and a second over one.
+    levels = torch.cat([torch.full((count,), level, device=boxes.device) for level, count in enumerate(counts)])
+    return suppress(boxes, valid, rules.nms_threshold, levels, rules.rounds)
 
 
 def _flat(logits: Tensor, deltas: Tensor) -> tuple[Tensor, Tensor]:
