@@ -191,6 +191,15 @@ def test_a_downloaded_backbone_loads_without_its_head(tmp_path: Path, wrap: str)
     assert torch.equal(network.classifier.weight, head)
 
 
+def test_a_classifier_loads_into_a_detectors_pyramid(tmp_path: Path) -> None:
+    path = tmp_path / "resnet18.pth"
+    state = ResNet("resnet18").state_dict()
+    torch.save(state | {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}, path)
+    detector = models.create("faster_rcnn", 2, backbone="resnet18", fpn_channels=16, box_channels=16)
+    load_weights(detector, path)
+    assert torch.equal(detector.backbone.body.layer4[1].conv2.weight, state["layer4.1.conv2.weight"])
+
+
 def test_old_checkpoints_have_no_batch_counters(tmp_path: Path) -> None:
     path = tmp_path / "vgg16_bn.safetensors"
     donor, network = models.create("segnet", 2), models.create("segnet", 2)
