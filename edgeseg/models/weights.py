@@ -77,9 +77,8 @@ def load_weights(network: nn.Module, source: str | Path, trust: bool = False) ->
     state = convert(read_state(path, trust))
     target, own = network, network.state_dict()
     if not any(name in own for name in state) and isinstance(backbone := getattr(network, "backbone", None), nn.Module):
-        backbone = getattr(backbone, "body", backbone)  # a detector's is a pyramid around it
-        target, own = backbone, backbone.state_dict()
-        head = getattr(backbone, "HEAD", ())
+        target = getattr(backbone, "body", backbone)  # a detector's is a pyramid around it
+        own, head = target.state_dict(), getattr(target, "HEAD", ())
         state = {name: tensor for name, tensor in state.items() if not name.startswith(head)}
     _check_fit(own, state, path)
     target.load_state_dict(state)
