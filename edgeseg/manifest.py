@@ -124,7 +124,7 @@ class MergeSpec(_Strict):
     Attributes:
         score: detections below it are dropped from panoptic pictures (Panoptic FPN; Mask2Former's 0.8 for queries).
         overlap: an instance is dropped when a smaller share of its mask is still free (both papers, section "inference").
-        stuff_area: stuff segments that are smaller become void.
+        stuff_area: stuff segments that are smaller become void (Panoptic FPN only).
         mask: probability above which a pixel belongs to a mask.
     """
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edgeseg.data.base import Sample, check_pair
 from edgeseg.data.matlab import read_mat
 from edgeseg.data.pairs import Pair, PairDataset, read_list
-from edgeseg.data.voc import CLASSES, objects_from_maps
+from edgeseg.data.voc_objects import CLASSES, objects_from_maps
 from edgeseg.errors import DataError
 
 _LISTS = {"train": ("train",), "val": ("val",), "trainval": ("train", "val")}

@@ -11,48 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.data.base import Dataset, Sample, check_pair, read_indices
-from edgeseg.data.pairs import Pair, PairDataset, bit_palette, read_coloured, read_list
-from edgeseg.data.problems import Problems
+from edgeseg.data.pairs import Pair, PairDataset, read_coloured, read_list
+from edgeseg.data.sbd import Sbd
+from edgeseg.data.voc_objects import CLASSES, objects_from_maps
 from edgeseg.errors import DataError
-from edgeseg.manifest import ClassInfo, Task
-from edgeseg.scene import Instances, mask_boxes
+from edgeseg.manifest import Task
 
-_NAMES = (
-    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
-    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-)  # fmt: skip
 _VOID_COLOUR = (224, 224, 192)
-_VOID, _BACKGROUND = 255, 0
-
-CLASSES = tuple(
-    ClassInfo(name=name, colour=colour, thing=name != "background")
-    for name, colour in zip(_NAMES, bit_palette(len(_NAMES)), strict=True)
-)
-
-
-def objects_from_maps(
-    objects: NDArray[np.uint8], labels: NDArray[np.uint8], path: Path, problems: Problems, void: int = _VOID
-) -> Instances:
-    """The objects of a map of object numbers; each has the class that most of its pixels have.
-
-    Args:
-        objects: (H, W) uint8, 0 for none, 255 for void.
-        labels: (H, W) uint8 class indices, 0 for background.
-    """
-    masks, classes = [], []
-    for number in np.unique(objects):
-        if number in (0, void):
-            continue
-        mask = objects == number
-        found = labels[mask]
-        found = found[(found != _BACKGROUND) & (found != _VOID)]
-        if not found.size:
-            problems.add("object without a pixel of a class, left out", f"object {number} of {path.name}")
-            continue
-        masks.append(mask.view(np.uint8))
-        classes.append(int(np.bincount(found).argmax()))
-    stacked = np.stack(masks) if masks else np.zeros((0, *objects.shape), np.uint8)
-    return Instances(mask_boxes(stacked), np.array(classes, np.int64), masks=stacked, crowd=np.zeros(len(stacked), bool))
 
 
 class Voc2012(PairDataset):
@@ -98,8 +63,6 @@ class Voc2012(PairDataset):
         return self.split == "train_aug" and bool(self._sbd_path)
 
     def _join_sbd(self, known: set[str]) -> None:
-        from edgeseg.data.sbd import Sbd
-
         self._more = Sbd(self._sbd_path, "trainval", without=known)
 
     def _names(self, split: str) -> list[str]:

@@ -7,9 +7,10 @@ from typing import Any
 from edgeseg.engines.build import Engine, build_named, open_built
 from edgeseg.engines.keys import check_threads
 from edgeseg.engines.options import BuildOptions
-from edgeseg.engines.predictor import Predictor, open_predictor
+from edgeseg.engines.predictor import Predictor
 from edgeseg.engines.segmenter import Segmenter
 from edgeseg.engines.select import choose
+from edgeseg.engines.serving import open_predictor
 from edgeseg.engines.session import Frames, Progress, Session, check_runnable, default_threads
 from edgeseg.errors import BackendError
 from edgeseg.folder import ModelFolder

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeseg.engines.segmenter import Segmenter, require_names, serves
+from edgeseg.engines.segmenter import require_names
 from edgeseg.engines.session import Session
 from edgeseg.postprocess.decoder import Prediction, make_decoder
 from edgeseg.preprocess import Preprocessor
@@ -85,14 +85,3 @@ class Predictor:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def open_predictor(session: Session, manifest: Manifest, threads: int = 1) -> Segmenter | Predictor:
-    """A ``Segmenter``, whose path is fused, where it serves the model; a ``TiledPredictor`` for tiles; else a ``Predictor``."""
-    if serves(manifest):
-        return Segmenter(session, manifest, threads)
-    if manifest.tile is not None:
-        from edgeseg.engines.tiled import TiledPredictor
-
-        return TiledPredictor(session, manifest, threads)
-    return Predictor(session, manifest, threads)

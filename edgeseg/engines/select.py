@@ -15,8 +15,9 @@ from edgeseg.data.streets import StreetScenes
 from edgeseg.engines.build import load_named
 from edgeseg.engines.cache import CHOICE, cache_lock
 from edgeseg.engines.keys import engine_fields
-from edgeseg.engines.predictor import Predictor, open_predictor
+from edgeseg.engines.predictor import Predictor
 from edgeseg.engines.segmenter import Segmenter
+from edgeseg.engines.serving import open_predictor
 from edgeseg.engines.session import PRECISIONS, Frames, Progress, check_precision, get_backend, installed, not_runnable
 from edgeseg.errors import BackendError, EdgesegError
 from edgeseg.files import sha256_json, write_json

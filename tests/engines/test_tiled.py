@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeseg.engines.predictor import open_predictor
+from edgeseg.engines.serving import open_predictor
 from edgeseg.engines.session import SessionBase, TensorSpec
 from edgeseg.engines.tiled import Axis, InMemory, TiledPredictor, read_window
 from edgeseg.errors import BackendError, DataError
