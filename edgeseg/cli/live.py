@@ -106,13 +106,19 @@ def _lossless(rate: str, live: bool, recordings_only: bool) -> bool:
 
 def _open_model(model: str, backend: str, precision: str, threads: int | None) -> Segmenter:
     from edgeseg.engines import Segmenter, default_threads, load_engine
+    from edgeseg.engines.segmenter import check_serves
     from edgeseg.folder import open_folder
     from edgeseg.measure.samples import judging_frames
 
     folder = open_folder(model)
+    manifest = folder.manifest
+    if manifest.crf is not None:
+        note("live shows the network alone, without its dense CRF, which takes longer than a frame")
+        manifest = manifest.model_copy(update={"crf": None})
+    check_serves(manifest)  # the engine may take minutes to build
     session = load_engine(folder, backend, precision, threads or default_threads(), frames=judging_frames(folder))
     # Pre- and postprocessing have threads of their own in the pipeline, and need no more.
-    return Segmenter(session, folder.manifest, threads=1)
+    return Segmenter(session, manifest, threads=1)
 
 
 def _engine(segmenter: Segmenter, threads: int | None) -> dict[str, Any]:

@@ -32,9 +32,7 @@ class Segmenter:
     """
 
     def __init__(self, session: Session, manifest: Manifest, threads: int = 1) -> None:
-        if not serves(manifest):
-            what = f"{manifest.name}: task {manifest.task}, {_beyond(manifest)}"
-            raise BackendError(what, "a model that gives one label map", "edgeseg.engines.load_predictor runs it")
+        check_serves(manifest)
         self.session, self.manifest = session, manifest
         self.preprocessor = Preprocessor(manifest.input, threads=threads)
         self.decoder = LabelDecoder(manifest.output, len(manifest.classes), threads=threads)
@@ -100,6 +98,17 @@ class Segmenter:
 def serves(manifest: Manifest) -> bool:
     """Whether the fused path gives what the model's task promises: one label map of a stretched frame, nothing behind it."""
     return not _beyond(manifest)
+
+
+def check_serves(manifest: Manifest) -> None:
+    """Refuse a model that the fused path does not serve.
+
+    Raises:
+        BackendError: says what it gives beyond one label map.
+    """
+    if beyond := _beyond(manifest):
+        what = f"{manifest.name}: task {manifest.task}, {beyond}"
+        raise BackendError(what, "a model that gives one label map", "`edgeseg predict` and `edgeseg eval` run it")
 
 
 def _beyond(manifest: Manifest) -> str:

@@ -18,6 +18,8 @@ import pytest
 from edgeseg.cli import app, live
 from edgeseg.cli.live import _lossless, status_text
 from edgeseg.errors import EdgesegError
+from edgeseg.manifest import CrfSpec, OutputSpec
+from tests.tiny_model import tiny_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -222,3 +224,13 @@ def test_status_line_tells_progress_and_faults() -> None:
     line = status_text(report, 100, 10.0)
     for part in ("waiting 640x480", "24.9 fps", "50/100", "dropped 3", "left 10 s", "unplugged", "out.mp4: disk full"):
         assert part in line
+
+
+def test_what_is_no_label_map_is_told_before_the_engine_is_built_and_a_crf_is_left_out(tmp_path: Path) -> None:
+    folder = tiny_folder(tmp_path / "tiny", 3)
+    folder.update(crf=CrfSpec())
+    with live._open_model(str(folder.path), "ort", "fp32", 1) as segmenter:
+        assert segmenter.manifest.crf is None
+    folder.update(crf=None, task="panoptic", output=OutputSpec(kind="panoptic"))
+    with pytest.raises(EdgesegError, match="task panoptic, output panoptic; expected a model that gives one label map"):
+        live._open_model(str(folder.path), "ort", "int8", 1)  # int8 has no ranges: it would be the first to complain
