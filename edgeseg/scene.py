@@ -60,6 +60,10 @@ class Panoptic:
     segments: tuple[Segment, ...]
 
 
+Prediction = NDArray[np.uint8] | list[NDArray[np.uint8]] | Instances | Panoptic
+"""What a model's task promises of a frame: labels (H, W) uint8; one label map for each label space; instances; or segments."""
+
+
 @dataclass(frozen=True)
 class Placement:
     """Where a frame lies in the network's input, both in pixel edges: input = frame * scale.

@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools.zoo_table_lib.measure import _trained, measure_row
+from tools.zoo_table_lib.measure import measure_row, train_row
 from tools.zoo_table_lib.rows import Row, read_rows
 from tools.zoo_table_lib.scenes import keep_scenes
 from tools.zoo_table_lib.table import markdown, put
@@ -33,7 +33,7 @@ def main() -> int:
     for row in rows:
         try:
             if arguments.train_only:
-                _trained(row, arguments.work / row.recipe / "model", _speaker(row))
+                train_row(row, arguments.work / row.recipe / "model", _speaker(row))
                 continue
             figures = measure_row(row, arguments.work, arguments.threads, arguments.images, _speaker(row))
         except Exception as error:

@@ -8,9 +8,9 @@ import numpy as np
 
 from edgeseg.engines.segmenter import require_names
 from edgeseg.engines.session import Session
-from edgeseg.postprocess.decoder import Prediction, make_decoder
+from edgeseg.postprocess.decoder import make_decoder
 from edgeseg.preprocess import Preprocessor
-from edgeseg.scene import Placement
+from edgeseg.scene import Placement, Prediction
 
 if TYPE_CHECKING:
     from edgeseg.manifest import Manifest

@@ -23,7 +23,8 @@ from edgeseg.errors import BackendError, EdgesegError
 from edgeseg.files import sha256_json, write_json
 from edgeseg.folder import RANGES, ModelFolder
 from edgeseg.metrics import headline
-from edgeseg.postprocess.decoder import Prediction, class_map
+from edgeseg.postprocess.decoder import class_map
+from edgeseg.scene import Prediction
 
 AGREEMENT = {"fp32": 0.999, "bf16": 0.985, "fp16": 0.99, "int8": 0.97}
 """Least share of pixels whose class must agree with ONNX Runtime in float32 for a precision to be chosen."""

@@ -8,21 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgeseg.data import open_dataset
 from edgeseg.engines.predictor import Predictor
 from edgeseg.engines.segmenter import Segmenter
-from edgeseg.errors import DataError
 from edgeseg.measure.machine import machine_line, measurement
-from edgeseg.measure.samples import (
-    Pictures,
-    check_classes,
-    check_task,
-    picture_digest,
-    refuse_calibrated,
-    require_data,
-    seen_in_calibration,
-    spread,
-)
+from edgeseg.measure.samples import Pictures, open_labelled, unseen
 from edgeseg.metrics.score import Score
 
 if TYPE_CHECKING:
@@ -82,15 +71,12 @@ def evaluate(
     Raises:
         DataError: no data, other classes, too many unreadable pictures, or pictures that int8 calibration saw.
     """
-    name = require_data(folder.manifest, data)
-    dataset = open_dataset(name, split)
-    check_classes(folder.manifest, dataset)
-    check_task(folder.manifest, dataset)
-    indices = spread(len(dataset), frames)
-    if not indices:
-        raise DataError(f"{name}: split {split!r} has no pictures", "labelled pictures", "choose another --split")
+    name, dataset, indices = open_labelled(folder, data, split, frames)
     started = time.monotonic()
-    score, skipped = _score(folder, predictor, dataset, indices, progress, borders)
+    score, pictures = Score(folder.manifest, borders), Pictures(dataset, indices, progress)
+    for sample in unseen(folder, pictures, predictor.session.precision):
+        score.update(predictor(sample.image), sample)
+    skipped = pictures.skipped
     result = Evaluation(
         headline=score.headline,
         figures=score.summary(),
@@ -107,24 +93,6 @@ def evaluate(
     if len(indices) == len(dataset):
         _keep(folder, result, dataset)
     return result
-
-
-def _score(
-    folder: ModelFolder,
-    predictor: Segmenter | Predictor,
-    dataset: Dataset,
-    indices: list[int],
-    progress: Callable[[int], object] | None,
-    borders: bool,
-) -> tuple[Score, int]:
-    seen = refuse_calibrated(folder, dataset, indices) if predictor.session.precision == "int8" else set()
-    score = Score(folder.manifest, borders)
-    pictures = Pictures(dataset, indices, progress)
-    for sample in pictures:
-        if seen and picture_digest(sample.image) in seen:
-            raise seen_in_calibration(folder, dataset, 1, sample.id)
-        score.update(predictor(sample.image), sample)
-    return score, pictures.skipped
 
 
 def _keep(folder: ModelFolder, result: Evaluation, dataset: Dataset) -> None:

@@ -20,8 +20,9 @@ from edgeseg.errors import DataError
 from edgeseg.files import atomic_path, write_bytes, write_json
 from edgeseg.native import overlay
 from edgeseg.postprocess import palette_bgr
-from edgeseg.postprocess.decoder import Prediction, class_map
-from edgeseg.scene import Instances, Panoptic
+from edgeseg.postprocess.decoder import class_map
+from edgeseg.postprocess.draw import draw_scene
+from edgeseg.scene import Instances, Panoptic, Prediction
 
 if TYPE_CHECKING:
     from edgeseg.manifest import Manifest
@@ -148,13 +149,9 @@ def _save_panoptic(prediction: Panoptic, manifest: Manifest, out: Path, name: st
 
 def draw_over(frame: NDArray[np.uint8], prediction: Prediction, manifest: Manifest) -> NDArray[np.uint8]:
     """The prediction over its frame, (H, W, 3) uint8 BGR."""
-    from edgeseg.postprocess.draw import draw_instances, draw_panoptic
-
     frame = np.ascontiguousarray(frame[..., :3])
-    if isinstance(prediction, Instances):
-        return draw_instances(frame, prediction, manifest.classes)
-    if isinstance(prediction, Panoptic):
-        return draw_panoptic(frame, prediction, manifest.classes)
+    if isinstance(prediction, Instances | Panoptic):
+        return draw_scene(frame, prediction, manifest.classes)
     return overlay(frame, class_map(prediction, frame.shape[:2]), palette_bgr(manifest.classes), _OPACITY)
 
 

@@ -161,6 +161,35 @@ def seen_in_calibration(folder: ModelFolder, dataset: Dataset, count: int, name:
     )
 
 
+def open_labelled(folder: ModelFolder, data: str | None, split: str, count: int | None) -> tuple[str, Dataset, list[int]]:
+    """The name of the data set that a model is measured on, the split, and which ``count`` of its frames; None takes all.
+
+    Raises:
+        DataError: no data or pictures, other classes, another modality, or not the truth of the model's task.
+    """
+    name = require_data(folder.manifest, data)
+    dataset = open_dataset(name, split)
+    check_classes(folder.manifest, dataset)
+    check_task(folder.manifest, dataset)
+    indices = spread(len(dataset), count)
+    if not indices:
+        raise DataError(f"{name}: split {split!r} has no pictures", "labelled pictures", "choose another --split")
+    return name, dataset, indices
+
+
+def unseen(folder: ModelFolder, pictures: Pictures, precision: str) -> Iterator[Sample]:
+    """The pictures; for an int8 engine none that calibration saw.
+
+    Raises while walking:
+        DataError: one was used in calibration, under this name or another; or what ``Pictures`` raises.
+    """
+    seen = refuse_calibrated(folder, pictures.dataset, pictures.indices) if precision == "int8" else set()
+    for sample in pictures:
+        if seen and picture_digest(sample.image) in seen:
+            raise seen_in_calibration(folder, pictures.dataset, 1, sample.id)
+        yield sample
+
+
 def judging_frames(folder: ModelFolder, data: str | None = None) -> Callable[[], list[np.ndarray]] | None:
     """What ``build_engine(frames=)`` takes: four frames of the data set, of its val split if it has one; None without data."""
     if data is None and default_data(folder.manifest) is None:

@@ -14,21 +14,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.data import open_dataset
 from edgeseg.engines.predictor import Predictor
 from edgeseg.engines.segmenter import Segmenter
 from edgeseg.errors import BackendError, DataError
 from edgeseg.manifest import CrfSpec
-from edgeseg.measure.samples import (
-    Pictures,
-    check_classes,
-    check_task,
-    picture_digest,
-    refuse_calibrated,
-    require_data,
-    seen_in_calibration,
-    spread,
-)
+from edgeseg.measure.samples import Pictures, open_labelled, unseen
 from edgeseg.metrics.boundary import BoundaryF1
 from edgeseg.metrics.semantic import ConfusionMatrix
 from edgeseg.postprocess.decode import LabelDecoder
@@ -125,13 +115,7 @@ def tune_crf(
     """
     manifest = folder.manifest
     _check(manifest, split, metric)
-    name = require_data(manifest, data)
-    dataset = open_dataset(name, split)
-    check_classes(manifest, dataset)
-    check_task(manifest, dataset)
-    indices = spread(len(dataset), images)
-    if not indices:
-        raise DataError(f"{name}: split {split!r} has no pictures", "labelled pictures", "choose another --split")
+    name, dataset, indices = open_labelled(folder, data, split, images)
     counted = _Counter(progress or (lambda _: None))
     frames = _frames(folder, predictor, dataset, indices, counted)
     plain = LabelDecoder(manifest.output, len(manifest.classes), threads)
@@ -175,11 +159,8 @@ class _Counter:
 def _frames(
     folder: ModelFolder, predictor: Segmenter | Predictor, dataset: Dataset, indices: list[int], counted: _Counter
 ) -> list[_Frame]:
-    seen = refuse_calibrated(folder, dataset, indices) if predictor.session.precision == "int8" else set()
     frames = []
-    for sample in Pictures(dataset, indices):
-        if seen and picture_digest(sample.image) in seen:
-            raise seen_in_calibration(folder, dataset, 1, sample.id)
+    for sample in unseen(folder, Pictures(dataset, indices), predictor.session.precision):
         output = predictor.infer(predictor.preprocess(sample.image))
         array = output[folder.manifest.output.name] if isinstance(output, dict) else output
         placement = predictor.preprocessor.placement((sample.image.shape[0], sample.image.shape[1]))

@@ -12,10 +12,7 @@ from edgeseg.manifest import Manifest
 from edgeseg.metrics import FIGURES, headline
 from edgeseg.metrics.boundary import BoundaryF1, Trimap
 from edgeseg.metrics.semantic import ConfusionMatrix
-from edgeseg.scene import Instances, Panoptic
-
-Prediction = NDArray[np.uint8] | list[NDArray[np.uint8]] | Instances | Panoptic
-"""Labels (H, W), one label map for each label space, instances, or segments."""
+from edgeseg.scene import Instances, Panoptic, Prediction
 
 
 class Truth(Protocol):

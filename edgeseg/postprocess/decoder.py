@@ -14,11 +14,9 @@ from edgeseg.manifest import Manifest
 from edgeseg.postprocess.decode import LabelDecoder
 from edgeseg.postprocess.label_map import label_map
 from edgeseg.postprocess.placing import visible
-from edgeseg.scene import Instances, Panoptic, Placement
+from edgeseg.scene import Instances, Panoptic, Placement, Prediction
 
 Labels = NDArray[np.uint8]
-Prediction = Labels | list[Labels] | Instances | Panoptic
-"""Labels (H, W) uint8; one label map for each label space; instances; or segments."""
 
 
 class Decoder(Protocol):

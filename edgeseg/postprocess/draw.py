@@ -19,6 +19,11 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _MOST = 254  # shades of one picture; the palette's last entry leaves pixels alone
 
 
+def draw_scene(frame: Frame, scene: Instances | Panoptic, classes: Sequence[ClassInfo]) -> Frame:
+    """``draw_instances`` or ``draw_panoptic``, whichever fits."""
+    return draw_instances(frame, scene, classes) if isinstance(scene, Instances) else draw_panoptic(frame, scene, classes)
+
+
 def draw_instances(
     frame: Frame, instances: Instances, classes: Sequence[ClassInfo], alpha: float = 0.5, score: float = 0.5, threads: int = 1
 ) -> Frame:

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from edgeseg.data.base import Sample
 from edgeseg.manifest import Manifest
-from edgeseg.metrics.score import Prediction
 from edgeseg.postprocess import palette_bgr
-from edgeseg.scene import Instances, Panoptic
+from edgeseg.postprocess.draw import draw_scene
+from edgeseg.scene import Instances, Panoptic, Prediction
 
 Picture = NDArray[np.uint8]
 
@@ -40,10 +40,6 @@ def truth_of(sample: Sample, prediction: Prediction) -> Prediction:
 def draw(frame: Picture, prediction: Prediction, manifest: Manifest) -> Picture:
     """Label maps in the classes' colours; instances and segments over the frame."""
     if isinstance(prediction, Instances | Panoptic):
-        from edgeseg.postprocess.draw import draw_instances, draw_panoptic
-
-        if isinstance(prediction, Instances):
-            return draw_instances(frame, prediction, manifest.classes)
-        return draw_panoptic(frame, prediction, manifest.classes)
+        return draw_scene(frame, prediction, manifest.classes)
     labels = prediction[0] if isinstance(prediction, list) else prediction
     return np.asarray(palette_bgr(manifest.classes)[labels], np.uint8)

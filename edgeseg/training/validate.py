@@ -11,8 +11,9 @@ from edgeseg.data.base import Dataset
 from edgeseg.errors import DataError
 from edgeseg.manifest import Manifest
 from edgeseg.metrics.score import Score
-from edgeseg.postprocess.decoder import Prediction, make_decoder
+from edgeseg.postprocess.decoder import make_decoder
 from edgeseg.preprocess import Preprocessor
+from edgeseg.scene import Prediction
 from edgeseg.training.sheet import prediction_sheet
 
 _PICTURES = 3

@@ -38,7 +38,7 @@ def measure_row(row: Row, work: Path, threads: int, images: int, say: Say) -> di
         found: dict[str, Any] = json.loads(result.read_text("utf-8"))
         return found
     started = time.monotonic()
-    folder, seconds = _trained(row, work / row.recipe / "model", say)
+    folder, seconds = train_row(row, work / row.recipe / "model", say)
     if GRAPH not in folder.manifest.files:
         say("exporting")
         export_folder(folder)
@@ -52,7 +52,7 @@ def measure_row(row: Row, work: Path, threads: int, images: int, say: Say) -> di
     return figures
 
 
-def _trained(row: Row, directory: Path, say: Say) -> tuple[ModelFolder, float]:
+def train_row(row: Row, directory: Path, say: Say) -> tuple[ModelFolder, float]:
     summary, clock = directory / "training" / "summary.json", directory.parent / "train_s.json"
     if clock.is_file() and summary.is_file():
         return ModelFolder(directory), float(json.loads(clock.read_text()))
