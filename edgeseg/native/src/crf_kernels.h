@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include "crf.h"
+#include "float8.h"
 #include "simd.h"
 
 #pragma GCC diagnostic push
@@ -19,18 +20,6 @@ constexpr int kLine = 16;     // floats of a cache line: rows far apart push eac
 constexpr int kTogether = 4;  // rows or pixels that are smoothed together
 static_assert(kTogether - 1 <= kSpareTaps);
 constexpr float kNever = -1e30f;
-
-typedef float float8 __attribute__((vector_size(32)));
-typedef int32_t int8x __attribute__((vector_size(32)));
-
-static inline float8 load8(const float* p) {
-  float8 v;
-  memcpy(&v, p, sizeof v);
-  return v;
-}
-static inline void store8(float* p, float8 v) { memcpy(p, &v, sizeof v); }
-static inline float8 all(float x) { return x - float8{}; }
-static inline float8 larger(float8 a, float8 b) { return a > b ? a : b; }
 
 // e^x for x <= 0 within 4 ulp: e^x = 2^n e^r, |r| <= ln 2 / 2, e^r by its Taylor series; 0 below -87.
 static inline float8 exp8(float8 x) {

@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include "hha.h"
+#include "float8.h"
 #include "simd.h"
 
 #pragma GCC diagnostic push
@@ -17,17 +18,6 @@ namespace hha {
 constexpr int kLanes = 8;
 constexpr float kNear = 1.0f, kTall = 3.0f;
 
-typedef float float8 __attribute__((vector_size(kLanes * 4)));
-typedef int32_t int8x __attribute__((vector_size(kLanes * 4)));
-
-static inline float8 load8(const float* p) {
-  float8 v;
-  memcpy(&v, p, sizeof v);
-  return v;
-}
-static inline void store8(float* p, float8 v) { memcpy(p, &v, sizeof v); }
-static inline float8 all(float x) { return x - float8{}; }
-static inline float8 larger(float8 a, float8 b) { return a > b ? a : b; }
 static inline float8 smaller(float8 a, float8 b) { return a < b ? a : b; }
 static inline float8 roots(float8 v) {
   float lanes[kLanes];
